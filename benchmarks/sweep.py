@@ -1,0 +1,78 @@
+"""A sweep: regularizers x lams x seeds of one recipe, trained and tracked (`mlflow run . -P reg=l2`)."""
+
+import sys
+
+import click
+
+from regbench import cli
+from regbench.data.images import Images
+from regbench.errors import UserError
+from regbench.launch import launch
+from regbench.sweep import BASELINE, NOTEBOOK, SCOPES, Recipe, Sweep, grid
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--reg", default="l1,l2,weight_decay", show_default=True, help="Regularizers, a comma list.")
+@click.option(
+    "--lam",
+    default=cli.AUTO,
+    show_default=True,
+    help="Strengths, a comma list for each regularizer; auto: the regularizer's own grid.",
+)
+@click.option("--seeds", default="0-9", show_default=True, help="Seeds: 0,1,2 or 0-9.")
+@click.option("--model", default=NOTEBOOK, show_default=True, help="notebook, or pkg.module:Class.")
+@click.option("--epochs", type=int, default=30, show_default=True)
+@click.option("--batch_size", type=int, default=100, show_default=True)
+@click.option("--lr", type=float, default=0.01, show_default=True, help="Learning rate of SGD.")
+@click.option("--momentum", type=float, default=0.9, show_default=True)
+@click.option(
+    "--scope",
+    default="weights",
+    show_default=True,
+    help="What is regularized: weights (tensors of two dimensions and more) or all parameters.",
+)
+@click.option(
+    "--val_size",
+    default=cli.AUTO,
+    show_default=True,
+    help="Images held out of the training images for validation; auto: a tenth.",
+)
+@click.option("--baseline", type=bool, default=True, show_default=True, help="Train `none` on the same seeds too.")
+@cli.shared_options
+def main(
+    reg: str,
+    lam: str,
+    seeds: str,
+    model: str,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    scope: str,
+    val_size: str,
+    baseline: bool,
+    **shared,
+) -> None:
+    """Train regularizers x lams x seeds and track every trial in MLflow."""
+    names, strengths, numbers = cli.names(reg), cli.lams(lam), cli.seeds(seeds)
+    held_out = cli.size("val_size", val_size, {cli.AUTO: -1})
+    cli.number("epochs", epochs, "1 or more", epochs >= 1)
+    cli.number("batch_size", batch_size, "1 or more", batch_size >= 1)
+    cli.number("lr", lr, "above 0, at most 100", 0 < lr <= 100)
+    cli.number("momentum", momentum, "0 or more, below 1", 0 <= momentum < 1)
+    if scope not in SCOPES:
+        raise UserError(f"scope={scope!r} is unknown; accepted: {', '.join(SCOPES)}")
+    if strengths is not None and names == (BASELINE,):
+        raise UserError(f"lam={lam!r} has no meaning for reg=none alone; leave lam out, or name another regularizer")
+
+    def make_sweep(data: Images, train_size: int) -> Sweep:
+        val = train_size // 10 if held_out == -1 else held_out
+        recipe = Recipe(data.name, data.fingerprint, train_size, val, model, epochs, batch_size, lr, momentum)
+        return grid(recipe, names, strengths, numbers, scope, baseline)
+
+    results = launch(make_sweep, f"sweep {','.join(names)}", **shared)
+    sys.exit(int(any(result.status == "failed" for result in results)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

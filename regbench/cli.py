@@ -1,0 +1,195 @@
+"""What the commands share: parameter types, checks, and errors as one line with exit code 2."""
+
+import math
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from regbench import data
+from regbench.data.images import Images
+from regbench.errors import TrackingError, UserError
+
+AUTO, ALL = "auto", "all"
+MAX_SEEDS = 10_000
+MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a comma list of numbers and ranges, in its order: "0,1,2", "0-9", "0-4,7".
+
+    Raises UserError for an empty list, anything that is no number, a range that runs backwards, a seed given twice.
+    """
+    accepted = "accepted: numbers and ranges separated by commas, as in 0,1,2 or 0-9"
+    found: list[int] = []
+    for item in _items("seeds", text, accepted):
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", item, re.ASCII)
+        if not match:
+            raise UserError(f"seeds={text!r}: {item!r} is no seed; {accepted}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"seeds={text!r}: the range {item} runs backwards; write {last}-{first}")
+        if last > MAX_SEED:
+            raise UserError(f"seeds={text!r}: {last} is too large; the largest seed is {MAX_SEED}")
+        if len(found) + last - first + 1 > MAX_SEEDS:
+            raise UserError(f"seeds={text!r}: more than {MAX_SEEDS} seeds; give fewer")
+        found += range(first, last + 1)
+    repeated = sorted({seed for seed in found if found.count(seed) > 1}) if len(set(found)) < len(found) else []
+    if repeated:
+        raise UserError(f"seeds={text!r}: seed {repeated[0]} is given more than once; a seed counts once")
+    return tuple(found)
+
+
+def lams(text: str) -> tuple[float, ...] | None:
+    """Return the strengths of a comma list, or None for `auto`: each regularizer's own grid.
+
+    Raises UserError for an empty list, what is not a finite number above 0, a value given twice.
+    """
+    if text.strip() == AUTO:
+        return None
+    accepted = "accepted: numbers above 0 separated by commas, as in 1e-4,1e-3, or auto (the regularizer's own grid)"
+    found: list[float] = []
+    for item in _items("lam", text, accepted):
+        try:
+            lam = float(item)
+        except ValueError:
+            raise UserError(f"lam={text!r}: {item!r} is no number; {accepted}") from None
+        if not math.isfinite(lam) or lam <= 0:
+            hint = "; for lam 0 take reg=none" if lam == 0 else ""
+            raise UserError(f"lam={text!r}: {item} is not a finite number above 0; {accepted}{hint}")
+        if lam in found:
+            raise UserError(f"lam={text!r}: {item} is given more than once")
+        found.append(lam)
+    return tuple(found)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the regularizers of a comma list; raises UserError for an empty list, an unknown name, one given twice."""
+    from regbench import regularizers
+
+    found = _items("reg", text, f"accepted: one or more of {', '.join(regularizers.REGISTRY)}, separated by commas")
+    for name in found:
+        regularizers.find(name)
+        if found.count(name) > 1:
+            raise UserError(f"reg={text!r}: {name} is given more than once")
+    return tuple(found)
+
+
+def _items(option: str, text: str, accepted: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not any(items):
+        raise UserError(f"{option}={text!r} is empty; {accepted}")
+    if not all(items):
+        raise UserError(f"{option}={text!r} has an empty item between commas; {accepted}")
+    return items
+
+
+def size(option: str, text: str, named: dict[str, int]) -> int:
+    """Return a number of images; `named` are words with their values. Raises UserError for anything else."""
+    if text.strip() in named:
+        return named[text.strip()]
+    if not re.fullmatch(r"\d{1,12}", text.strip(), re.ASCII):
+        raise UserError(f"{option}={text!r} is no number of images; accepted: 0 or more, or {' or '.join(named)}")
+    return int(text)
+
+
+def positive(option: str, text: str) -> int:
+    """Return a whole number of 1 or more; raises UserError for anything else."""
+    if not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII) or int(text) < 1:
+        raise UserError(f"{option}={text!r} is out of range; accepted: a whole number of 1 or more, or {AUTO}")
+    return int(text)
+
+
+def number(option: str, value: float, accepted: str, valid: bool) -> None:
+    """Raise UserError unless `valid`; also for NaN, with which every comparison is false."""
+    if not valid:
+        raise UserError(f"{option}={value} is out of range; accepted: {accepted}")
+
+
+def device(text: str):
+    """Return the torch device for auto, cpu, cuda or cuda:N; raises UserError if it is not there."""
+    import torch
+
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", text, re.ASCII)
+    if not match:
+        raise UserError(f"device={text!r} is unknown; accepted: auto, cpu, cuda, cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == AUTO:
+        return torch.device("cuda", 0) if count else torch.device("cpu")
+    if text == "cpu":
+        return torch.device("cpu")
+    index = int(match[1] or 0)
+    if index >= count:
+        has = f"this machine has {count} CUDA GPU{'s' if count != 1 else ''} that torch {torch.__version__} can use"
+        raise UserError(f"device={text!r} is not there: {has}; take device=auto or device=cpu")
+    return torch.device("cuda", index)
+
+
+def load(dataset: str, data_dir: str) -> Images:
+    """Return the data set; raises UserError if it is unknown, missing or damaged."""
+    return data.load(dataset, Path(data_dir).expanduser())
+
+
+def run(command: click.Command, args: list[str] | None = None) -> None:
+    """Run a command and exit: 0, or its own code; 2 for a user's mistake, 1 for a failure, 130 for an interrupt."""
+    # torchvision warns of a missing image extension that nothing here uses
+    warnings.filterwarnings("ignore", message="Failed to load image Python extension")
+    try:
+        code = command.main(args=args, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        code = _fail(error.format_message(), 2)
+    except UserError as error:
+        code = _fail(str(error), 2)
+    except TrackingError as error:
+        code = _fail(f"the tracking store failed: {error}. What was finished is kept: the same command continues.", 1)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted; what was finished is kept: the same command continues", 130)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def shared_options(function: Callable) -> Callable:
+    """Add the options that every training command has."""
+    options = [
+        click.option("--dataset", default="cifar10", show_default=True, help=f"One of {', '.join(data.NAMES)}."),
+        click.option("--data_dir", default=".data", show_default=True, help="Where the data is or is downloaded to."),
+        click.option(
+            "--train_size",
+            default=ALL,
+            show_default=True,
+            help="Training images to take, validation included: a stratified subset, or all.",
+        ),
+        click.option("--device", default=AUTO, show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--experiment",
+            default=AUTO,
+            show_default=True,
+            help="MLflow experiment; auto: that of `mlflow run`, else MLFLOW_EXPERIMENT_NAME, else regbench.",
+        ),
+        click.option(
+            "--dry_run",
+            type=bool,
+            default=False,
+            show_default=True,
+            help="Print the exact plan and a time estimate; train nothing.",
+        ),
+        click.option(
+            "--rerun",
+            type=bool,
+            default=False,
+            show_default=True,
+            help="Train again what is finished; the new runs replace the old ones.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,57 @@
+"""CIFAR-10 as torchvision downloads and checks it."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from regbench.data.images import Images
+from regbench.errors import UserError, one_line
+from regbench.files import folder
+
+
+def load(data_dir: Path) -> Images:
+    """Return CIFAR-10 from `data_dir`, downloaded there (170 MB, checked by md5) if it is not there yet.
+
+    Raises UserError if it is neither there nor to be had, or if the archive is damaged.
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    archive = data_dir / CIFAR10.filename
+    batches = (*CIFAR10.train_list, *CIFAR10.test_list)
+    unpacked = all(check_integrity(data_dir / CIFAR10.base_folder / name, md5) for name, md5 in batches)
+    if not unpacked and archive.exists() and not check_integrity(archive, CIFAR10.tgz_md5):
+        raise UserError(
+            f"cifar10: {archive} is damaged or cut short (its md5 is not {CIFAR10.tgz_md5}): "
+            "delete it and run again to download it anew"
+        )
+    try:
+        if not unpacked and not archive.exists():
+            _download(data_dir)
+        train, test = (CIFAR10(data_dir, train=part, download=not unpacked) for part in (True, False))
+    except (OSError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"cifar10: looked for {CIFAR10.base_folder}/ and {CIFAR10.filename} in {data_dir}, found neither, and the "
+            f"download from {CIFAR10.url} failed ({one_line(error)}): put the archive there yourself, or take "
+            "dataset=folder data_dir=<a folder of images>, or dataset=digits, which needs no download"
+        ) from error
+    return Images("cifar10", tuple(train.classes), *_arrays(train), *_arrays(test))
+
+
+def _download(data_dir: Path) -> None:
+    """Download beside the final place and move it there whole, so that a broken download leaves nothing behind."""
+    from torchvision.datasets import CIFAR10
+
+    with folder(data_dir), tempfile.TemporaryDirectory(dir=data_dir) as partial:
+        CIFAR10(partial, download=True)
+        for name in (CIFAR10.base_folder, CIFAR10.filename):
+            if (data_dir / name).is_dir():
+                shutil.rmtree(data_dir / name)
+            (Path(partial) / name).replace(data_dir / name)
+
+
+def _arrays(part) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), np.asarray(part.targets, dtype=np.int64)

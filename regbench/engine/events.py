@@ -1,0 +1,53 @@
+"""What an engine tells about its trials while they run."""
+
+from dataclasses import dataclass
+
+import torch
+
+from regbench.sweep import Trial
+
+
+@dataclass(frozen=True)
+class Started:
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The end of an epoch, counted from 1.
+
+    `metrics`: train/loss (cross-entropy, nats), train/objective (with the penalty) and train/accuracy, as seen during
+    the epoch; val/loss and val/accuracy after it, if there is a validation part; time/epoch (seconds).
+    """
+
+    trial: Trial
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training that ended, well or diverged: weights on the CPU, logits of the images in the data set's order.
+
+    `diverged` is empty, or says where the loss stopped being finite. `seconds` is the wall time of the training.
+    """
+
+    trial: Trial
+    weights: dict[str, torch.Tensor]
+    train_logits: torch.Tensor
+    train_labels: torch.Tensor
+    test_logits: torch.Tensor
+    test_labels: torch.Tensor
+    seconds: float
+    diverged: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A training that raised; `reason` is one line."""
+
+    trial: Trial
+    reason: str
+
+
+Event = Started | Epoch | Trained | Failed

@@ -1,0 +1,34 @@
+"""What a seed decides: initial weights, batch order and a model's own noise; the same on every engine and device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from regbench import models
+
+# separate streams, so that a change in how much one of them draws leaves the other as it was
+ORDER, NOISE = 1, 2
+
+
+def initial_model(spec: str, num_classes: int, seed: int) -> nn.Module:
+    """Return the model on the CPU with the weights that torch gives it after `torch.manual_seed(seed)`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return models.build(spec, num_classes)
+
+
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return an epoch's batches: positions int64 [batch_size] into `count` images, each once; the last may be short."""
+    order = np.random.default_rng([seed, ORDER, epoch]).permutation(count)
+    return np.split(order, range(batch_size, count, batch_size))
+
+
+@contextmanager
+def noise(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's random state for one epoch of one trial (dropout and the like) and put it back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> 1))
+        yield

@@ -1,0 +1,41 @@
+"""Where a result came from: package versions, machine, git commit."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from regbench import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "mlflow-skinny")
+
+
+def tags() -> dict[str, str]:
+    """Return tag name -> text: versions of Python and packages, platform, git commit and whether the tree was clean."""
+    found = {
+        "regbench.version": __version__,
+        "env.python": platform.python_version(),
+        "env.platform": platform.platform(),
+    }
+    for package in PACKAGES:
+        try:
+            found[f"env.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        found["git.commit"] = commit
+        found["git.clean"] = str(_git("status", "--porcelain") == "").lower()
+    return found
+
+
+def _git(*args: str) -> str | None:
+    """Return what git prints about this project's own checkout; None without git or outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

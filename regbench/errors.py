@@ -1,0 +1,14 @@
+"""Errors that a user sees as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: the message names the value, what is accepted and the way out."""
+
+
+class TrackingError(Exception):
+    """The tracking store failed while trials were running."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text on one line, or its type's name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

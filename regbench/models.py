@@ -1,0 +1,88 @@
+"""The networks that are trained: the notebook's CNN, or a user's own by import path."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regbench.data.images import SIDE
+from regbench.errors import UserError, one_line
+from regbench.sweep import NOTEBOOK
+
+
+class NotebookCNN(nn.Module):
+    """The lecture notebook's network: two convolutions, three dense layers, no normalization; 3,163,114 parameters.
+
+    Input float [N, 3, 32, 32] in [0, 1], output logits [N, num_classes].
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, kernel_size=3, padding=1)
+        self.l1 = nn.Linear(32 * 8 * 8, 1024)
+        self.l2 = nn.Linear(1024, 1024)
+        self.l3 = nn.Linear(1024, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(self.l1(x.flatten(1)))
+        x = F.relu(self.l2(x))
+        return self.l3(x)
+
+
+def find(spec: str) -> Callable[..., nn.Module]:
+    """Return the class for `notebook` or for an import path `pkg.module:Class`.
+
+    Raises UserError if it cannot be imported or is no torch.nn.Module.
+    """
+    if spec == NOTEBOOK:
+        return NotebookCNN
+    module, colon, name = spec.partition(":")
+    accepted = f"accepted: {NOTEBOOK}, or an import path pkg.module:Class"
+    if not (colon and module and name):
+        raise UserError(f"model={spec!r} is unknown; {accepted}")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing runs the user's own code: anything can come out of it
+        raise UserError(f"model={spec!r} cannot be imported ({one_line(error)}); {accepted}") from error
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise UserError(f"model={spec!r} is not a subclass of torch.nn.Module; {accepted}")
+    return found
+
+
+def build(spec: str, num_classes: int) -> nn.Module:
+    """Return a new model with weights from torch's current random state.
+
+    `num_classes` is passed to a constructor that takes an argument of this name. Raises UserError as `find` does.
+    """
+    model_class = find(spec)
+    parameters = inspect.signature(model_class).parameters
+    return model_class(num_classes=num_classes) if "num_classes" in parameters else model_class()
+
+
+def check(spec: str, num_classes: int) -> None:
+    """Raise UserError unless the model maps two images [2, 3, 32, 32] to finite logits [2, num_classes]."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            model = build(spec, num_classes).eval()
+            logits = model(torch.zeros(2, 3, SIDE, SIDE))
+            shape = tuple(logits.shape)
+    except UserError:
+        raise
+    except Exception as error:  # as above: the user's own code
+        raise UserError(
+            f"model={spec!r} does not run on images [2, 3, {SIDE}, {SIDE}] ({one_line(error)}): its constructor must "
+            "take no argument, or num_classes; its forward must take the images and return logits"
+        ) from error
+    if shape != (2, num_classes):
+        raise UserError(
+            f"model={spec!r} returns shape {shape} for two images, expected {(2, num_classes)}: logits for "
+            f"{num_classes} classes"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"model={spec!r} has no trainable parameter")

@@ -1,0 +1,183 @@
+"""From a sweep to its results: plan, engine, measures, tracking."""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from regbench import metrics
+from regbench.data.images import Images
+from regbench.engine import sequential
+from regbench.engine.events import Epoch, Failed, Started, Trained
+from regbench.progress import Reporter
+from regbench.sweep import Sweep, Trial
+from regbench.tracking import schema
+from regbench.tracking.store import FinishedTrial, Store
+from regbench.tracking.sweep_run import SweepRun
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already."""
+
+    sweep: Sweep
+    todo: tuple[Trial, ...]
+    reused: dict[str, FinishedTrial]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended: status ok, diverged, collapsed or failed; `metrics` is empty for a failed one."""
+
+    trial: Trial
+    status: str
+    metrics: Mapping[str, float]
+    reason: str = ""
+
+
+def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
+    """Return the sweep split into what is finished in the store's experiment and what is not (or all, for `rerun`)."""
+    finished = store.finished(sweep.recipes)
+    found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
+    todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
+    return Plan(sweep, todo, found)
+
+
+def estimate(plan: Plan, data: Images, device: torch.device) -> float:
+    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe.
+
+    Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
+    """
+    seconds = 0.0
+    for recipe in plan.sweep.recipes:
+        trials = [trial for trial in plan.todo if trial.recipe == recipe]
+        if trials:
+            # the last one: `none` comes first, and costs less than a regularizer
+            cost = sequential.seconds_per_image(trials[-1], data, device)
+            train = recipe.train_size - recipe.val_size
+            images = recipe.epochs * (train + recipe.val_size / 3) + (train + len(data.test_labels)) / 3
+            seconds += cost * images * len(trials)
+    return seconds
+
+
+def run(plan: Plan, data: Images, store: Store, device: torch.device, console: Console, name: str) -> list[Result]:
+    """Train what is to be trained, write it to the store, and return a result for every trial of the sweep.
+
+    A trial that raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after
+    what is finished has been written. Raises TrackingError if the store fails for good.
+    """
+    abandoned = store.close_abandoned(trial.key for trial in plan.todo)
+    interrupted = [run for run in abandoned if schema.KEY in run.data.tags]
+    if interrupted:
+        console.print(f"{len(interrupted)} trial(s) cut off earlier marked KILLED", highlight=False)
+    rerun = {key: old for key, old in plan.reused.items() if key in {trial.key for trial in plan.todo}}
+    kept = {key: old for key, old in plan.reused.items() if key not in rerun}
+    results = {
+        key: Result(trial, kept[key].status, kept[key].metrics)
+        for trial in plan.sweep.trials
+        if (key := trial.key) in kept
+    }
+    with (
+        _sigterm_as_interrupt(),
+        SweepRun(store, plan.sweep, data, device_name(device), sequential.NAME, name) as parent,
+        Reporter(plan.todo, console) as reporter,
+    ):
+        parent.adopt(list(kept.values()))
+        writer = parent.writer
+        last_epoch: Mapping[str, float] = {}
+        for event in sequential.train(plan.todo, data, device):
+            trial = event.trial
+            match event:
+                case Started():
+                    writer.start(trial)
+                    reporter.start(trial)
+                case Epoch(epoch=epoch, metrics=values):
+                    last_epoch = values
+                    writer.epoch(trial, epoch, values)
+                    reporter.epoch(trial, epoch, values)
+                case Trained():
+                    result = measure(event)
+                    writer.finish(trial, result.metrics, event.weights, result.status, result.reason)
+                    if trial.key in rerun:
+                        writer.supersede(rerun[trial.key].run_id, trial)
+                    reporter.end(trial, _told(result))
+                    results[trial.key] = replace(result, metrics=last_epoch | result.metrics)
+                case Failed(reason=reason):
+                    writer.fail(trial, reason)
+                    reporter.end(trial, f"failed: {reason}")
+                    results[trial.key] = Result(trial, "failed", {}, reason)
+        ordered = [results[trial.key] for trial in plan.sweep.trials]
+        parent.end(summary(plan.sweep, ordered), all(result.status != "failed" for result in ordered))
+    return ordered
+
+
+def measure(event: Trained) -> Result:
+    """Return the final metrics of a trained trial and whether it is ok, diverged or collapsed."""
+    values = metrics.final(
+        event.weights, (event.train_logits, event.train_labels), (event.test_logits, event.test_labels)
+    )
+    status, reason = "ok", ""
+    if event.diverged:
+        status, reason = "diverged", event.diverged
+    elif metrics.collapsed(event.test_logits):
+        status, reason = "collapsed", "the logits are the same for every test image"
+    return Result(event.trial, status, values | {"time/trial": event.seconds}, reason)
+
+
+def cells(results: list[Result]) -> dict[str, list[Result]]:
+    """Return cell (regularizer and lam) -> results that have metrics, in the sweep's order."""
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(result.trial.cell, []).append(result)
+    return grouped
+
+
+def mean(results: list[Result], metric: str) -> float | None:
+    """Return the mean of a metric over the results that have it, None if none has."""
+    values = [result.metrics[metric] for result in results if metric in result.metrics]
+    return float(np.mean(values)) if values else None
+
+
+def summary(sweep: Sweep, results: list[Result]) -> str:
+    """Return the parent run's description in Markdown: a line per cell, means over seeds."""
+    recipe = sweep.recipes[0]
+    lines = [
+        f"**{recipe.dataset}**, {len(sweep.trials)} trials. All of them, also those trained for an earlier sweep: "
+        f"`{schema.in_sweep(sweep.id)}`",
+        "",
+        "| cell | seeds | validation accuracy | test accuracy | exact zeros | not ok |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for cell, members in cells(results).items():
+        shown = [mean(members, name) for name in ("val/accuracy", "test/accuracy", "sparsity/exact")]
+        numbers = " | ".join("" if value is None else f"{value:.2%}" for value in shown)
+        bad = sum(result.status != "ok" for result in members)
+        lines.append(f"| {cell} | {len(members)} | {numbers} | {bad or ''} |")
+    return "\n".join(lines)
+
+
+def device_name(device: torch.device) -> str:
+    return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
+
+
+def _told(result: Result) -> str:
+    text = f"test accuracy {result.metrics['test/accuracy']:.4f}, {result.metrics['time/trial']:.1f} s"
+    return text if result.status == "ok" else f"{text}; {result.status}: {result.reason}"
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Have SIGTERM end the program as Ctrl-C does, so that what is open is closed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,168 @@
+"""Recipe, trial, sweep and trial key: what is to be trained, and what makes two trainings the same."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from regbench import regularizers
+from regbench.regularizers import Regularizer
+
+# what these modules say decides a trial's weights, on every engine
+DECISIVE = ("regbench.data.split", "regbench.engine.randomness", "regbench.engine.step")
+SCOPES = ("weights", "all")
+BASELINE = "none"
+NOTEBOOK = "notebook"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all trials of a comparison share. Sizes in images; `train_size` includes the `val_size` held out of it."""
+
+    dataset: str
+    fingerprint: str
+    train_size: int
+    val_size: int
+    model: str = NOTEBOOK
+    epochs: int = 30
+    batch_size: int = 100
+    lr: float = 0.01
+    momentum: float = 0.9
+
+    @property
+    def id(self) -> str:
+        """12 hex digits; recipes that differ only in the data set's name have the same."""
+        return _digest(self._decisive())[:12]
+
+    def _decisive(self) -> dict[str, object]:
+        fields = asdict(self)
+        fields.pop("dataset")  # may be a folder's name; the fingerprint says what is in it
+        return fields
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training. `scope` says which tensors are regularized: weights (ndim >= 2) or all."""
+
+    recipe: Recipe
+    regularizer: str
+    lam: float
+    seed: int
+    scope: str = "weights"
+
+    @property
+    def cell(self) -> str:
+        """The trial's name without its seed: what is averaged over seeds."""
+        if self.regularizer == BASELINE:
+            return BASELINE
+        scope = "" if self.scope == "weights" else f" scope={self.scope}"
+        return f"{self.regularizer} lam={format_lam(self.lam)}{scope}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell} seed={self.seed}"
+
+    @property
+    def key(self) -> str:
+        """sha256, hex, of all that determines the result: not of the data's path, the device or the engine."""
+        described = asdict(self) | {"recipe": self.recipe._decisive()}
+        return _digest(described | {"code": _code(self.regularizer, self.recipe.model)})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials of one comparison, in the order in which they are trained."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that are the same for the same set of trials in any order."""
+        return _digest(sorted(trial.key for trial in self.trials))[:12]
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        return tuple(dict.fromkeys(trial.recipe for trial in self.trials))
+
+
+def grid(
+    recipe: Recipe,
+    regs: Sequence[str],
+    lams: Sequence[float] | None,
+    seeds: Sequence[int],
+    scope: str = "weights",
+    baseline: bool = True,
+) -> Sweep:
+    """Return every regularizer x lam x seed; `lams` None means each regularizer's own grid.
+
+    `none` comes first unless `baseline` is false and it is not in `regs`. Seeds are the outermost loop, so that a
+    sweep that is cut off holds whole comparisons over fewer seeds. Raises UserError for an unknown regularizer.
+    """
+    names = [BASELINE, *(name for name in regs if name != BASELINE)] if baseline or BASELINE in regs else list(regs)
+    cells = [
+        (name, lam)
+        for name in names
+        for lam in (regularizers.find(name).lams if lams is None or name == BASELINE else lams)
+    ]
+    # `none` has no penalty for a scope to select, so its trials serve sweeps of every scope
+    return Sweep(
+        tuple(
+            Trial(recipe, name, lam, seed, "weights" if name == BASELINE else scope)
+            for seed in seeds
+            for name, lam in cells
+        )
+    )
+
+
+def format_lam(lam: float) -> str:
+    """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0."""
+    return "0" if lam == 0 else np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code(regularizer: str, model: str) -> str:
+    """Return a hash of the code that decides a trial's result; comments, docstrings and layout do not count."""
+    sources = [_source(name) for name in DECISIVE]
+    sources += [
+        textwrap.dedent(inspect.getsource(cls))
+        for cls in regularizers.find(regularizer).__mro__
+        if issubclass(cls, Regularizer)
+    ]
+    if model == NOTEBOOK:
+        sources.append(_class_source("regbench.models", "NotebookCNN"))
+    else:  # a user's class may lean on anything else in its file
+        sources.append(_source(model.partition(":")[0]))
+    return hashlib.sha256("\0".join(_bare(source) for source in sources).encode()).hexdigest()
+
+
+def _source(module: str) -> str:
+    """Return a module's source without importing it; empty if it has none (compiled, or a package's namespace)."""
+    spec = importlib.util.find_spec(module)
+    path = Path(spec.origin) if spec and spec.origin else None
+    return path.read_text() if path and path.suffix == ".py" else ""
+
+
+def _class_source(module: str, name: str) -> str:
+    tree = ast.parse(_source(module))
+    return next(ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def _bare(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

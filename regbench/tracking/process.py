@@ -1,0 +1,23 @@
+"""Which process writes a run, and whether it is still alive."""
+
+import socket
+
+import psutil
+
+
+def current() -> str:
+    """Return "host:pid:start time" of this process."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def alive(owner: str) -> bool | None:
+    """Tell whether the process `owner`, as `current` names it, still runs; None if it is on another machine."""
+    host, pid, start = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return None
+    try:
+        # a process id is used again, a process id with its start time is not
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == start
+    except (psutil.Error, ValueError):
+        return False

@@ -1,0 +1,33 @@
+"""Names in the tracking store: tags, and which parameters a trial's run has."""
+
+from dataclasses import asdict
+
+from regbench.sweep import Trial, format_lam
+
+KIND = "regbench.kind"  # sweep, trial, launcher or dry_run
+SWEEP = "regbench.sweep"  # on a trial: the ids of all sweeps that hold it, separated by spaces
+KEY = "regbench.key"
+RECIPE = "regbench.recipe"
+STATUS = "regbench.status"  # ok, diverged, collapsed, failed or interrupted
+REASON = "regbench.reason"
+OWNER = "regbench.owner"  # the process that writes the run
+SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
+CONTINUED = "regbench.continued_by"  # on a sweep that was cut off
+PARENT = "mlflow.parentRunId"
+NAME = "mlflow.runName"
+NOTE = "mlflow.note.content"
+SOURCE = "mlflow.source.name"
+
+
+def trial_params(trial: Trial) -> dict[str, str]:
+    """Return every field of the trial as the text that the UI shows, filters and compares."""
+    fields = asdict(trial)
+    recipe = fields.pop("recipe")
+    recipe.pop("fingerprint")
+    fields["lam"] = format_lam(trial.lam)
+    return {name: str(value) for name, value in (fields | recipe).items()}
+
+
+def in_sweep(sweep_id: str) -> str:
+    """Return the filter that finds a sweep's trials, also those trained for an earlier sweep."""
+    return f"tags.`{SWEEP}` LIKE '%{sweep_id}%'"

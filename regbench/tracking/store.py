@@ -1,0 +1,197 @@
+"""The MLflow tracking store: opened after a check that it can be written, searched page by page."""
+
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from regbench.errors import UserError, one_line
+from regbench.sweep import Recipe
+from regbench.tracking import process, schema
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "regbench"
+PAGE = 1000
+SQLITE = "sqlite:///"
+# the way out that all errors of the store name
+FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under."""
+
+    run_id: str
+    key: str
+    status: str
+    metrics: dict[str, float]
+    parent: str
+    sweeps: frozenset[str]
+
+
+class Store:
+    """One experiment of a tracking store. Nothing is written, nor a database file made, before `create`."""
+
+    def __init__(self, experiment: str | None = None) -> None:
+        """Check the store that MLFLOW_TRACKING_URI names; `experiment` None means that of the surrounding run.
+
+        Raises UserError if the store cannot be reached or written, or the experiment is deleted.
+        """
+        _quiet()
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+        # popped, since MLflow's own functions would take any new run for this one
+        self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
+        self.empty = False
+        if self.uri.startswith(SQLITE):
+            self.empty = _check_sqlite(self.uri)
+        self.experiment = experiment or self._surrounding()
+        self.experiment_id = None if self.empty else self._find()
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def create(self) -> str:
+        """Return the experiment's id, made if it is not there yet."""
+        with _reported(self.uri):
+            if self.experiment_id is None:
+                self.experiment_id = self.client.create_experiment(self.experiment)
+        return self.experiment_id
+
+    def finished(self, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
+        """Return trial key -> run of all trials of `recipes` that ended and were not trained again on request."""
+        found: dict[str, FinishedTrial] = {}
+        for recipe in recipes:
+            condition = f"attributes.status = 'FINISHED' and tags.`{schema.RECIPE}` = '{recipe.id}'"
+            for run in self.search(condition):
+                tags = run.data.tags
+                if schema.KEY in tags and schema.SUPERSEDED not in tags:
+                    found.setdefault(tags[schema.KEY], _finished(run))
+        return found
+
+    def search(self, condition: str) -> list[Run]:
+        """Return all runs of the experiment that meet `condition`, oldest first, however many pages they fill."""
+        if self.experiment_id is None:
+            return []
+        runs: list[Run] = []
+        token = None
+        with _reported(self.uri):
+            while True:
+                page = self.client.search_runs(
+                    [self.experiment_id], condition, max_results=PAGE, order_by=["start_time ASC"], page_token=token
+                )
+                runs.extend(page)
+                token = page.token
+                if not token:
+                    return runs
+
+    def note_dry_run(self) -> None:
+        """Name the run that `mlflow run` started for a dry run, so that nobody takes it for a sweep."""
+        if self.launcher:
+            with _reported(self.uri):
+                self.client.set_tag(self.launcher, schema.KIND, "dry_run")
+                self.client.update_run(self.launcher, name="dry run")
+
+    def close_abandoned(self, keys: Iterable[str]) -> list[Run]:
+        """Mark runs whose process is dead as KILLED and return them; another machine's runs are left as they are.
+
+        Raises UserError if a living process on this machine is training one of `keys`.
+        """
+        keys, mine = set(keys), process.current()
+        running = [run for run in self.search("attributes.status = 'RUNNING'") if schema.OWNER in run.data.tags]
+        for run in running:
+            owner = run.data.tags[schema.OWNER]
+            if owner != mine and process.alive(owner) and run.data.tags.get(schema.KEY) in keys:
+                pid = owner.rsplit(":", 2)[1]
+                raise UserError(
+                    f"process {pid} is training {run.info.run_name!r} of this sweep at this moment: wait for it, "
+                    "or end it, then run the same command again; it continues where that one stopped"
+                )
+        abandoned = [run for run in running if process.alive(run.data.tags[schema.OWNER]) is False]
+        for run in abandoned:
+            self.client.set_tag(run.info.run_id, schema.STATUS, "interrupted")
+            self.client.set_terminated(run.info.run_id, "KILLED")
+        return abandoned
+
+    def _surrounding(self) -> str:
+        if self.launcher:
+            with _reported(self.uri):
+                experiment_id = self.client.get_run(self.launcher).info.experiment_id
+                return self.client.get_experiment(experiment_id).name
+        return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+
+    def _find(self) -> str | None:
+        with _reported(self.uri):
+            found = self.client.get_experiment_by_name(self.experiment)
+        if found is not None and found.lifecycle_stage != "active":
+            raise UserError(
+                f"experiment={self.experiment!r} is deleted in {self.uri}: choose another name, or bring it back with "
+                f"mlflow experiments restore -x {found.experiment_id}"
+            )
+        return found.experiment_id if found else None
+
+
+def _finished(run: Run) -> FinishedTrial:
+    tags = run.data.tags
+    return FinishedTrial(
+        run_id=run.info.run_id,
+        key=tags[schema.KEY],
+        status=tags.get(schema.STATUS, ""),
+        metrics=dict(run.data.metrics),
+        parent=tags.get(schema.PARENT, ""),
+        sweeps=frozenset(tags.get(schema.SWEEP, "").split()),
+    )
+
+
+def _check_sqlite(uri: str) -> bool:
+    """Return whether the database is still to be made; raise UserError if it cannot be opened or made.
+
+    MLflow would try for minutes before it gave up.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    try:
+        if path.exists():
+            connection = sqlite3.connect(f"file:{path.resolve()}?mode=rw", uri=True)
+            try:
+                connection.execute("PRAGMA schema_version").fetchone()
+            finally:
+                connection.close()
+            if not os.access(path, os.W_OK):
+                raise PermissionError(f"{path} is not writable")
+            return path.stat().st_size == 0
+        with tempfile.TemporaryFile(dir=path.parent):
+            return True
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into a UserError, after one retry instead of minutes of them."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update({name: value for name, value in limits.items() if before[name] is None})
+    try:
+        yield
+    except (MlflowException, OSError, ValueError) as error:
+        text = one_line(error)
+        raise UserError(f"the tracking store {uri} does not work ({text[:300]}): {FIX}") from error
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def _quiet() -> None:
+    """Keep the database's set-up messages off the screen."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
