@@ -6,7 +6,6 @@ import click
 
 from regbench import cli
 from regbench.data.images import Images
-from regbench.errors import UserError
 from regbench.launch import launch
 from regbench.sweep import Recipe, Sweep, Trial
 
@@ -36,13 +35,11 @@ def experiment(name: str, data: Images, train_size: int, epochs: int | None, see
 @cli.shared_options
 def main(epochs: str, seed: str, **shared) -> None:
     """Train the notebook's four experiments and print their test accuracies side by side."""
-    numbers = cli.seeds(seed)
-    if len(numbers) != 1:
-        raise UserError(f"seed={seed!r}: the notebook's experiments take one seed; for more, use the sweep")
+    number = cli.one_seed(seed)
     shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs)
 
     def make_sweep(data: Images, train_size: int) -> Sweep:
-        return Sweep(tuple(experiment(name, data, train_size, shortened, numbers[0]) for name in EXPERIMENTS))
+        return Sweep(tuple(experiment(name, data, train_size, shortened, number) for name in EXPERIMENTS))
 
     results = launch(make_sweep, "notebook", **shared)
     if results:

@@ -43,6 +43,14 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def one_seed(text: str) -> int:
+    """Return the seed of a command that takes just one; raises UserError for more, or as `seeds` does."""
+    found = seeds(text)
+    if len(found) != 1:
+        raise UserError(f"seed={text!r}: the notebook's experiments take one seed; for several, use the sweep")
+    return found[0]
+
+
 def lams(text: str) -> tuple[float, ...] | None:
     """Return the strengths of a comma list, or None for `auto`: each regularizer's own grid.
 

@@ -103,7 +103,7 @@ def _told(recipe: Recipe) -> str:
 
 def _print_results(console: Console, results: Sequence, runner) -> None:
     table = Table(title="means over seeds", box=None, title_justify="left")
-    table.add_column("cell")
+    table.add_column("cell", no_wrap=True)
     for heading in ("seeds", "validation", "test", "exact zeros", "not ok"):
         table.add_column(heading, justify="right")
     for cell, members in runner.cells(list(results)).items():

@@ -56,7 +56,7 @@ class L1(Regularizer):
 
 
 class L2(Regularizer):
-    """Penalty lam * sum w^2 by its gradient 2 * lam * w; the same trajectory as `weight_decay` at 2 * lam.
+    """Penalty lam * sum w^2 by its gradient 2 * lam * w; but for rounding the same as `weight_decay` at 2 * lam.
 
     Source: Goodfellow et al., Deep Learning, 2016, section 7.1.1, whose alpha is 2 * lam.
     """
@@ -65,7 +65,8 @@ class L2(Regularizer):
     lams = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
-        g.addcmul_(p, lam, value=2)
+        # product, then sum, each rounded as autograd does for lam * (w ** 2).sum(): bitwise the notebook's path
+        g.add_(p * (2 * lam))
 
     def value(self, p: Tensor, lam: Tensor) -> Tensor:
         return p.square().flatten(1).sum(1) * lam.flatten()
@@ -81,6 +82,7 @@ class WeightDecay(Regularizer):
     lams = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
+        # multiplied and added in one rounding, as torch.optim.SGD does: bitwise its trajectory
         g.addcmul_(p, lam)
 
 

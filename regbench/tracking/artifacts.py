@@ -12,14 +12,15 @@ from safetensors.torch import save_file
 from regbench import metrics
 
 COLOUR = "#4477aa"
+MODEL = "model.safetensors"
 
 
 def write(folder: Path, weights: Mapping[str, torch.Tensor], title: str) -> None:
     """Write model.safetensors, layers.csv, histograms.png and <output layer>.png of `weights` into `folder`."""
     # clones, since safetensors refuses tensors that share memory
-    save_file(
-        {name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / "model.safetensors"
-    )
+    save_file({name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / MODEL)
+    # safetensors makes files that only their owner reads, and a copy keeps that
+    (folder / MODEL).chmod(0o644)
     matrices = {name: w.detach().cpu().float().numpy() for name, w in metrics.regularized(weights).items()}
     if not matrices:
         return
@@ -38,13 +39,24 @@ def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
     """Return one histogram per layer, counts on a log scale so that a spike at zero does not hide the rest."""
     columns = min(3, len(matrices))
     rows = -(-len(matrices) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.8 * rows + 0.4), layout="constrained")
+    height = 2.6 * rows + 0.5
+    figure = Figure(figsize=(3.6 * columns, height))
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    # fixed margins: a layout engine would draw each figure several times, for every trial
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.55 / height, top=1 - 0.75 / height, wspace=0.3, hspace=0.55)
     for axis, (name, w) in zip(axes, matrices.items(), strict=False):
         finite = w[np.isfinite(w)]
-        axis.stairs(*np.histogram(finite, bins=101), fill=True, color=COLOUR)
-        axis.set(yscale="log", xlabel="weight", ylabel="count")
+        counts, edges = np.histogram(finite, bins=101)
+        axis.stairs(counts, edges, fill=True, color=COLOUR)
+        # from below one, so that bins with a single weight are seen, and whole decades get the tick labels
+        if counts.any():
+            axis.set(yscale="log", ylim=(0.7, max(10.0, 2.0 * counts.max())))
+        else:
+            axis.text(0.5, 0.5, "no finite weight", transform=axis.transAxes, ha="center")
+        axis.set_xlabel("weight")
         axis.set_title(f"{name} ({w.size:,})", fontsize="medium")
+    for axis in axes[::columns]:
+        axis.set_ylabel("count")
     for axis in axes[len(matrices) :]:
         axis.remove()
     figure.suptitle(title)
@@ -53,8 +65,9 @@ def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
 
 def bars(w: np.ndarray, title: str) -> Figure:
     """Return the notebook's bar plot: one bar per weight of the output layer, in order."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.2))
     axis = figure.subplots()
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16, top=0.9)
     # one polygon looks the same as 10,240 bars and is drawn a hundred times faster
     axis.fill_between(np.arange(w.size), np.nan_to_num(w.flatten()), step="mid", color=COLOUR, linewidth=0)
     axis.axhline(0, color="black", linewidth=0.5)

@@ -58,6 +58,9 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
+        # MLflow keeps one connection per address, so a relative path would go on meaning the first folder
+        if self.uri.startswith(SQLITE):
+            return MlflowClient(f"{SQLITE}{Path(self.uri.removeprefix(SQLITE)).resolve()}")
         return MlflowClient(self.uri)
 
     def create(self) -> str:

@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ class Writer:
         self._runs: dict[str, str] = {}  # trial key -> run id; used by the thread alone
         self._buffer: dict[str, list[Metric]] = {}
         self._flushed: dict[str, float] = {}
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._waiting = threading.Semaphore(MAX_WAITING)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="regbench-writer")
 
@@ -85,11 +85,17 @@ class Writer:
     def _submit(self, task: Callable[..., None], *args: object) -> None:
         self._check()
         self._waiting.acquire()
-        self._thread.submit(task, *args).add_done_callback(self._done)
+        self._thread.submit(self._run, task, *args)
 
-    def _done(self, future: Future[None]) -> None:
-        self._waiting.release()
-        self._error = self._error or future.exception()
+    def _run(self, task: Callable[..., None], *args: object) -> None:
+        try:
+            # after a failure nothing more is written: a later call could mark as finished what is not complete
+            if self._error is None:
+                task(*args)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._waiting.release()
 
     def _check(self) -> None:
         if self._error is not None:

@@ -1,0 +1,137 @@
+"""The notebook's plain loop: DataLoader, PIL, ToTensor, penalty by autograd. The yardstick for fidelity and speed.
+
+It is kept as a lecture would write it, and shares with the engine only the network and what a seed decides (initial
+weights, batch order), so that the two can be compared number by number.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import ToTensor
+
+from benchmarks.notebook import EXPERIMENTS, experiment
+from regbench import cli
+from regbench.data.images import Images
+from regbench.data.split import check_sizes, split
+from regbench.engine.randomness import batches, initial_model
+from regbench.errors import UserError
+from regbench.sweep import Trial
+
+Penalty = Callable[[nn.Module], torch.Tensor]
+
+
+class Pictures(Dataset):
+    """Images uint8 [N, 3, 32, 32] given out one by one as torchvision's data sets do: a PIL image, then ToTensor."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels, self.transform = images.transpose(0, 2, 3, 1), labels, ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def l1(lam: float) -> Penalty:
+    return lambda model: lam * sum(p.abs().sum() for p in model.parameters())
+
+
+def l2(lam: float) -> Penalty:
+    return lambda model: lam * sum(p.pow(2).sum() for p in model.parameters())
+
+
+def settings(trial: Trial) -> tuple[Penalty | None, float]:
+    """Return the penalty to add to the loss and the optimizer's weight_decay for one of the notebook's experiments."""
+    penalty = {"l1": l1, "l2": l2}.get(trial.regularizer)
+    decay = trial.lam if trial.regularizer == "weight_decay" else 0.0
+    return (penalty(trial.lam) if penalty else None), decay
+
+
+def train(
+    model: nn.Module, trial: Trial, data: Images, device: torch.device, workers: int = 0, max_steps: int | None = None
+) -> Iterator[tuple[float, float, float]]:
+    """Train `model` in place as the notebook does; give mean loss (penalty included), accuracy and seconds per epoch.
+
+    Stops after `max_steps` steps, if given, with the mean over the part of the epoch that was trained.
+    """
+    recipe = trial.recipe
+    chosen, _ = split(data.train_labels, recipe.train_size, recipe.val_size, trial.seed)
+    pictures = Pictures(data.train_images[chosen], data.train_labels[chosen])
+    penalty, decay = settings(trial)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
+    steps = 0
+    for epoch in range(1, recipe.epochs + 1):
+        begin = time.perf_counter()
+        order = batches(len(pictures), recipe.batch_size, trial.seed, epoch)
+        loader = DataLoader(pictures, batch_sampler=[batch.tolist() for batch in order], num_workers=workers)
+        model.train()
+        loss_sum, correct, seen = 0.0, 0, 0
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            outputs = model(images)
+            loss = criterion(outputs, labels)
+            if penalty is not None:
+                loss = loss + penalty(model)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
+            correct += (outputs.argmax(1) == labels).sum().item()
+            seen += len(labels)
+            steps += 1
+            if steps == max_steps:
+                break
+        yield loss_sum / seen, correct / seen, time.perf_counter() - begin
+        if steps == max_steps:
+            return
+
+
+def evaluate(model: nn.Module, data: Images, device: torch.device, batch_size: int, workers: int = 0) -> float:
+    """Return the accuracy on the test images."""
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for images, labels in DataLoader(
+            Pictures(data.test_images, data.test_labels), batch_size=batch_size, num_workers=workers
+        ):
+            correct += (model(images.to(device)).argmax(1) == labels.to(device)).sum().item()
+    return correct / len(data.test_labels)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--name", default="none", show_default=True, help=f"The experiment: {', '.join(EXPERIMENTS)}.")
+@click.option("--dataset", default="cifar10", show_default=True, help="As for the sweep.")
+@click.option("--data_dir", default=".data", show_default=True, help="Where the data is or is downloaded to.")
+@click.option("--train_size", default=cli.ALL, show_default=True, help="Training images to take, or all.")
+@click.option("--epochs", default=cli.AUTO, show_default=True, help="auto: the notebook's own number.")
+@click.option("--seed", default="0", show_default=True, help="Initial weights and batch order.")
+@click.option("--device", default=cli.AUTO, show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(0, 64), default=0, show_default=True, help="DataLoader's num_workers.")
+def main(
+    name: str, dataset: str, data_dir: str, train_size: str, epochs: str, seed: str, device: str, workers: int
+) -> None:
+    """Train one of the notebook's experiments with the plain loop and print what the notebook prints."""
+    if name not in EXPERIMENTS:
+        raise UserError(f"name={name!r} is unknown; accepted: {', '.join(EXPERIMENTS)}")
+    number = cli.one_seed(seed)
+    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs)
+    wanted = cli.size("train_size", train_size, {cli.ALL: -1})
+    place, data = cli.device(device), cli.load(dataset, data_dir)
+    trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)
+    check_sizes(data.train_labels, trial.recipe.train_size, trial.recipe.val_size)
+    model = initial_model(trial.recipe.model, len(data.classes), number).to(place)
+    for epoch, (loss, accuracy, seconds) in enumerate(train(model, trial, data, place, workers), start=1):
+        click.echo(f"epoch {epoch}/{trial.recipe.epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s")
+    click.echo(f"test accuracy {evaluate(model, data, place, trial.recipe.batch_size, workers):.4f}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,79 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from regbench.data.images import Images
+
+PROJECT = Path(__file__).resolve().parent.parent
+TINY = "tests.networks:Tiny"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder, with its own cache and without the caller's MLflow settings."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return work
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: making its tables takes seconds, copying it does not."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(empty_database: Path, elsewhere: Path) -> Path:
+    """The default tracking store of a command that is run in the test's folder."""
+    return Path(shutil.copy(empty_database, elsewhere))
+
+
+@pytest.fixture
+def environment(elsewhere: Path) -> dict[str, str]:
+    """The environment of a user's shell in which the project is importable."""
+    return os.environ | {"PYTHONPATH": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `python -m <module> --option value ...` as a user would."""
+
+    def run(module: str, **options: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            arguments(module, **options), env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+
+    return run
+
+
+def arguments(module: str, **options: object) -> list[str]:
+    return [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
+
+
+@pytest.fixture
+def images() -> Images:
+    """A small data set that a network can learn: the class decides which band of the picture is bright."""
+    return striped()
+
+
+def striped(train: int = 120, test: int = 40, classes: int = 4) -> Images:
+    random = np.random.default_rng(0)
+    labels = np.arange(train + test, dtype=np.int64) % classes
+    pictures = random.integers(0, 100, (train + test, 3, 32, 32), dtype=np.uint8)
+    for picture, label in zip(pictures, labels, strict=True):
+        picture[:, label * 8 : label * 8 + 8] += 120
+    names = tuple(f"class{i}" for i in range(classes))
+    return Images("striped", names, pictures[:train], labels[:train], pictures[train:], labels[train:])

@@ -1,0 +1,48 @@
+"""Networks that tests name by import path: small ones, and some with a mistake."""
+
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    """A few thousand weights, so that a sweep takes seconds."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten())
+        self.out = nn.Linear(4 * 8 * 8, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.body(x))
+
+
+class Noisy(Tiny):
+    """Draws random numbers while it trains and keeps running statistics."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.body.append(nn.BatchNorm1d(4 * 8 * 8))
+        self.body.append(nn.Dropout(0.5))
+
+
+class FiveClasses(Tiny):
+    def __init__(self) -> None:
+        super().__init__(5)
+
+
+class RaisesInTraining(Tiny):
+    """Works in evaluation, so that the check before training lets it pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise RuntimeError("no training today")
+        return super().forward(x)
+
+
+class NeedsArgument(Tiny):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+
+
+def not_a_class() -> None:
+    """Found by import path, but no network."""

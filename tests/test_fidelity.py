@@ -1,0 +1,79 @@
+"""The engine against the notebook's plain loop: the same weights and batch order give the same training."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import notebook_loop
+from benchmarks.notebook import EXPERIMENTS, experiment
+from regbench import data
+from regbench.engine import sequential
+from regbench.engine.events import Epoch, Trained
+from regbench.engine.randomness import initial_model
+
+CPU = torch.device("cpu")
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return data.load("digits", tmp_path_factory.mktemp("none"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_parameter_agrees_after_200_steps(name, digits, monkeypatch):
+    """Within 1e-5 relative (norm of the difference over norm), as the design promises; losses and accuracies too."""
+    per_epoch = -(-len(digits.train_labels) // EXPERIMENTS[name][2])
+    epochs = -(-STEPS // per_epoch)
+    trial = experiment(name, digits, len(digits.train_labels), epochs, seed=3)
+    model = initial_model("notebook", 10, seed=3)
+    plain = list(notebook_loop.train(model, trial, digits, CPU, max_steps=STEPS))
+
+    # the engine knows no half epochs: its last one gets only the batches that complete 200 steps
+    last = STEPS - (epochs - 1) * per_epoch
+    whole = sequential.batches
+
+    def cut(count, batch_size, seed, epoch):
+        return whole(count, batch_size, seed, epoch)[: last if epoch == epochs else None]
+
+    monkeypatch.setattr(sequential, "batches", cut)
+    events = list(sequential.train([trial], digits, CPU))
+    ours = [event.metrics for event in events if isinstance(event, Epoch)]
+    (trained,) = [event for event in events if isinstance(event, Trained)]
+
+    for parameter, theirs in model.state_dict().items():
+        difference = torch.linalg.vector_norm(trained.weights[parameter].double() - theirs.double())
+        assert difference <= 1e-5 * torch.linalg.vector_norm(theirs.double()), parameter
+    assert len(ours) == len(plain) == epochs
+    for mine, (loss, accuracy, _) in list(zip(ours, plain, strict=True))[:-1]:  # the last epoch was cut
+        assert mine["train/objective"] == pytest.approx(loss, rel=1e-5)
+        assert mine["train/accuracy"] == pytest.approx(accuracy, abs=1e-3)
+
+
+def test_the_plain_loop_is_not_the_engine_in_disguise(digits):
+    """The comparison above can fail: another seed, and another lam, give other weights."""
+    trial = experiment("l1", digits, 200, 1, seed=0)
+    first, second = initial_model("notebook", 10, seed=0), initial_model("notebook", 10, seed=1)
+    for model in (first, second):
+        list(notebook_loop.train(model, trial, digits, CPU))
+    assert not torch.allclose(first.l3.weight, second.l3.weight)
+
+
+def test_the_printed_lines_agree(command):
+    """Both commands, as users run them, print the same loss and accuracy for each epoch, and the same test accuracy."""
+    shared = {"dataset": "digits", "train_size": 400, "epochs": 2, "seed": 5}
+    engine = command("benchmarks.notebook", **shared)
+    assert engine.returncode == 0, engine.stderr
+    for name in EXPERIMENTS:
+        loop = command("benchmarks.notebook_loop", name=name, **shared)
+        assert loop.returncode == 0, loop.stderr
+        pattern = rf"\) {name} .*loss ([\d.]+), accuracy ([\d.]+)"
+        ours = re.findall(pattern, engine.stdout)
+        theirs = re.findall(r"epoch .*: loss ([\d.]+), accuracy ([\d.]+)", loop.stdout)
+        assert len(theirs) == 2
+        np.testing.assert_allclose(np.array(ours, float), np.array(theirs, float), atol=1.01e-4)
+        ours_test = re.search(rf"\) {name} .*test accuracy ([\d.]+)", engine.stdout)[1]
+        theirs_test = re.search(r"test accuracy ([\d.]+)", loop.stdout)[1]
+        assert float(ours_test) == pytest.approx(float(theirs_test), abs=0.003)  # one image of 360

@@ -1,0 +1,231 @@
+"""The store and the writer against a real MLflow on SQLite."""
+
+import csv
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from rich.console import Console
+from safetensors.torch import load_file
+
+from regbench import runner
+from regbench.errors import TrackingError, UserError
+from regbench.sweep import Recipe, grid
+from regbench.tracking import process, schema
+from regbench.tracking import store as store_module
+from regbench.tracking import writer as writer_module
+from regbench.tracking.store import Store
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def mlflow_client() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+
+
+@pytest.fixture
+def sweep(images):
+    recipe = Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=40)
+    return grid(recipe, ["l1"], [1e-3], [0, 1])
+
+
+def train(sweep, images, rerun=False, experiment="e"):
+    store = Store(experiment)
+    return runner.run(runner.plan(sweep, store, rerun), images, store, CPU, Console(quiet=True), "a sweep")
+
+
+def runs(kind="trial", experiment="e"):
+    client = mlflow_client()
+    found = client.search_runs(
+        [client.get_experiment_by_name(experiment).experiment_id], f"tags.`{schema.KIND}` = '{kind}'"
+    )
+    return sorted(found, key=lambda run: run.info.start_time)
+
+
+def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
+    results = train(sweep, images)
+    (parent,), children = runs("sweep"), runs()
+    client = mlflow_client()
+    assert [run.info.run_name for run in children] == [trial.name for trial in sweep.trials]
+    assert parent.info.status == "FINISHED"
+    assert {"env.torch", "env.python", "regbench.device", "regbench.engine", "regbench.fingerprint"} <= set(
+        parent.data.tags
+    )
+    assert "| l1 lam=1e-3 | 2 |" in parent.data.tags[schema.NOTE]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
+    for run, result in zip(children, results, strict=True):
+        assert run.info.status == "FINISHED"
+        assert run.data.tags[schema.PARENT] == parent.info.run_id
+        assert run.data.tags[schema.STATUS] == "ok"
+        assert run.data.tags[schema.SWEEP] == sweep.id
+        assert run.data.params == schema.trial_params(result.trial)
+        assert run.data.params["lam"] == ("0" if result.trial.regularizer == "none" else "1e-3")
+        history = client.get_metric_history(run.info.run_id, "val/accuracy")
+        assert [metric.step for metric in history] == [1, 2]
+        assert run.data.metrics == pytest.approx(dict(result.metrics))
+        assert {"test/accuracy", "test/loss", "gap/accuracy", "sparsity/exact", "sparsity/abs_1e-3",
+                "compression_ratio"} <= set(run.data.metrics)  # fmt: skip
+        (dataset,) = run.inputs.dataset_inputs
+        assert (dataset.dataset.name, dataset.dataset.digest) == ("striped", images.fingerprint[:16])
+        files = {file.path for file in client.list_artifacts(run.info.run_id, "weights")}
+        assert files == {f"weights/{n}" for n in ("model.safetensors", "layers.csv", "histograms.png", "out.png")}
+
+
+def test_the_weights_that_are_kept_are_those_that_were_trained(sweep, images):
+    train(sweep, images)
+    (run, *_) = runs()
+    folder = Path(run.info.artifact_uri.removeprefix("file://")) / "weights"
+    weights = load_file(folder / "model.safetensors")
+    assert run.data.metrics["norm/l2"] == pytest.approx(
+        math.sqrt(sum(w.double().square().sum().item() for w in weights.values() if w.ndim > 1)), rel=1e-6
+    )
+    rows = list(csv.DictReader((folder / "layers.csv").open()))
+    assert [row["layer"] for row in rows] == ["body.0.weight", "out.weight"]
+    assert sum(int(row["weights"]) for row in rows) == sum(w.numel() for w in weights.values() if w.ndim > 1)
+
+
+def test_what_is_finished_is_skipped_and_found_by_its_sweep(sweep, images):
+    train(sweep, images)
+    larger = grid(sweep.recipes[0], ["l1"], [1e-3, 1e-4], [0, 1])
+    store = Store("e")
+    plan = runner.plan(larger, store, rerun=False)
+    assert [trial.cell for trial in plan.todo] == ["l1 lam=1e-4"] * 2
+    results = train(larger, images)
+    assert len(runs()) == 6
+    assert all("val/accuracy" in result.metrics for result in results)
+    assert len(Store("e").search(schema.in_sweep(larger.id) + f" and tags.`{schema.KIND}` = 'trial'")) == 6
+    # trials of another sweep that is complete stay listed under it
+    first, second = runs("sweep")
+    assert len([run for run in runs() if run.data.tags[schema.PARENT] == first.info.run_id]) == 4
+    assert len([run for run in runs() if run.data.tags[schema.PARENT] == second.info.run_id]) == 2
+
+
+def test_rerun_trains_again_and_replaces(sweep, images):
+    train(sweep, images)
+    old = {run.info.run_id for run in runs()}
+    train(sweep, images, rerun=True)
+    assert len(runs()) == 8
+    by = {run.info.run_id: run.data.tags.get(schema.SUPERSEDED) for run in runs()}
+    superseded = {run_id: newer for run_id, newer in by.items() if newer}
+    assert set(superseded) == old
+    finished = Store("e").finished(sweep.recipes)
+    assert {found.run_id for found in finished.values()} == set(superseded.values())
+
+
+def test_other_recipes_and_experiments_are_not_mixed_up(sweep, images):
+    train(sweep, images)
+    other = dataclasses.replace(sweep.recipes[0], epochs=1)
+    assert len(runner.plan(grid(other, ["l1"], [1e-3], [0]), Store("e"), False).todo) == 2
+    assert len(runner.plan(sweep, Store("another"), False).todo) == 4
+
+
+def test_a_failed_trial_is_recorded_and_trained_again(sweep, images):
+    recipe = dataclasses.replace(sweep.recipes[0], model="tests.networks:RaisesInTraining")
+    failing = grid(recipe, ["none"], None, [0])
+    for count in (1, 2):
+        (result,) = train(failing, images)
+        assert (result.status, result.reason) == ("failed", "RuntimeError: no training today")
+        assert [run.info.status for run in runs()] == ["FAILED"] * count
+    assert runs()[0].data.tags[schema.REASON] == "RuntimeError: no training today"
+    assert runs("sweep")[0].info.status == "FAILED"
+
+
+def test_a_diverged_trial_is_a_result(sweep, images):
+    recipe = dataclasses.replace(sweep.recipes[0], lr=50.0, epochs=20)
+    (result,) = train(grid(recipe, ["l2"], [10.0], [0], baseline=False), images)
+    assert result.status == "diverged"
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[schema.STATUS] == "diverged"
+    assert math.isnan(run.data.metrics["train/loss"])
+    assert "nan" in run.data.tags[schema.REASON]
+    assert all(math.isnan(value) or abs(value) < 1e300 for value in run.data.metrics.values())  # no mapped infinities
+
+
+def test_a_slow_trial_is_written_while_it_runs_and_no_point_twice(sweep, images, monkeypatch):
+    monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.0)
+    train(sweep, images)
+    client = mlflow_client()
+    for run in runs():
+        for name in ("train/loss", "val/accuracy"):
+            assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2]
+
+
+def test_runs_are_found_however_many_pages_they_fill(sweep, monkeypatch):
+    monkeypatch.setattr(store_module, "PAGE", 3)
+    store = Store("e")
+    experiment = store.create()
+    for i in range(10):
+        store.client.create_run(experiment, tags={schema.KIND: "trial"}, run_name=str(i))
+    assert len(store.search(f"tags.`{schema.KIND}` = 'trial'")) == 10
+
+
+def stale_run(sweep, owner: str) -> str:
+    store = Store("e")
+    tags = {schema.KEY: sweep.trials[0].key, schema.OWNER: owner, schema.KIND: "trial"}
+    return store.client.create_run(store.create(), tags=tags).info.run_id
+
+
+def test_runs_of_a_dead_process_are_marked_killed(sweep, images):
+    done = subprocess.run(
+        [sys.executable, "-c", "from regbench.tracking import process; print(process.current())"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=60,
+    )  # fmt: skip
+    stale = stale_run(sweep, done.stdout.strip())
+    train(sweep, images)
+    run = mlflow_client().get_run(stale)
+    assert (run.info.status, run.data.tags[schema.STATUS]) == ("KILLED", "interrupted")
+    assert len([run for run in runs() if run.info.status == "FINISHED"]) == 4
+
+
+def test_a_process_id_in_use_again_is_not_the_owner():
+    host, pid, _ = process.current().rsplit(":", 2)
+    assert process.alive(f"{host}:{pid}:1.00") is False
+    assert process.alive(process.current()) is True
+    assert process.alive(f"another-machine:{pid}:1.00") is None
+
+
+def test_a_trial_that_another_process_trains_now_is_refused(sweep, images):
+    import psutil
+
+    parent = psutil.Process(os.getppid())
+    host = process.current().rsplit(":", 2)[0]
+    stale_run(sweep, f"{host}:{parent.pid}:{parent.create_time():.2f}")
+    with pytest.raises(UserError, match=f"process {parent.pid} is training"):
+        train(sweep, images)
+
+
+def test_a_store_that_fails_in_mid_sweep_ends_it_with_what_happened(sweep, images, monkeypatch):
+    calls = []
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fail)
+    with pytest.raises(TrackingError, match="disk full"):
+        train(sweep, images)
+    assert len(calls) == 1
+    assert not [run for run in runs() if run.info.status == "FINISHED"]
+
+
+def test_nothing_is_made_before_it_is_needed(sweep, elsewhere):
+    (elsewhere / "mlflow.db").unlink()
+    store = Store("e")
+    assert store.finished(sweep.recipes) == {}
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_deleted_experiment_is_named(elsewhere):
+    client = mlflow_client()
+    client.delete_experiment(client.create_experiment("gone"))
+    with pytest.raises(UserError, match=r"experiment='gone' is deleted .* restore"):
+        Store("gone")
