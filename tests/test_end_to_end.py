@@ -1,0 +1,230 @@
+"""What users run, as real subprocesses: sweeps, resume after SIGKILL, mlflow run, the notebook's experiments."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from regbench.tracking import schema
+from tests.conftest import PROJECT, TINY, arguments
+
+SWEEP = {
+    "dataset": "digits",
+    "model": TINY,
+    "reg": "l1,l2",
+    "lam": "1e-3",
+    "seeds": "0-1",
+    "epochs": 3,
+    "batch_size": 50,
+}
+TRIALS = 6
+
+
+def client_of(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs_of(folder: Path, kind: str = "trial", experiment: str = "regbench") -> list[Run]:
+    client = client_of(folder)
+    where = [client.get_experiment_by_name(experiment).experiment_id]
+    return list(client.search_runs(where, f"tags.`{schema.KIND}` = '{kind}'", order_by=["start_time ASC"]))
+
+
+def outcome(run: Run) -> dict[str, float]:
+    """What a trial's result is: all metrics but times."""
+    return {name: value for name, value in run.data.metrics.items() if not name.startswith("time/")}
+
+
+def weights_of(run: Run) -> bytes:
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    return (folder / "weights" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, empty_database) -> Path:
+    """A folder in which the sweep was run to its end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+    done = subprocess.run(
+        arguments("benchmarks.sweep", **SWEEP),
+        cwd=folder,
+        env=clean_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def clean_environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"PYTHONPATH": str(PROJECT), "REGBENCH_CACHE": str(folder / "cache")}
+
+
+def test_a_sweep_says_what_it_does_in_plain_lines(undisturbed):
+    text = (undisturbed / "stdout").read_text()
+    assert re.search(r"device: (cpu|cuda)", text)
+    assert f"sweep {runs_of(undisturbed, 'sweep')[0].data.tags[schema.SWEEP]}: 6 trials, 0 finished already" in text
+    assert "estimated time:" in text
+    assert re.search(r"\(6/6\) l2 lam=1e-3 seed=1 epoch 3/3: loss [\d.]+, accuracy [\d.]+, .*validation [\d.]+", text)
+    assert "\x1b" not in text
+    assert re.search(r"none +2 +[\d.]+% +[\d.]+% +0\.00%", text)
+
+
+def test_the_same_command_again_trains_nothing(undisturbed):
+    before = {run.info.run_id for run in runs_of(undisturbed)}
+    done = subprocess.run(
+        arguments("benchmarks.sweep", **SWEEP),
+        cwd=undisturbed, env=clean_environment(undisturbed), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 finished already, 0 to train" in done.stdout
+    assert {run.info.run_id for run in runs_of(undisturbed)} == before
+    assert re.search(r"none +2 +[\d.]+% +[\d.]+%", done.stdout)
+
+
+def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, environment, elsewhere):
+    """SIGKILL twice, at a trial's end and within a trial: nothing is lost or doubled, the results are the same."""
+    for lines in ("(2/6)", "(2/4)"):
+        process = subprocess.Popen(
+            arguments("benchmarks.sweep", **SWEEP), env=environment, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            for line in process.stdout:
+                if line.startswith(lines) and "epoch 2/3" in line:
+                    break
+            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
+            process.wait(timeout=60)
+    finished = [run for run in runs_of(elsewhere) if run.info.status == "FINISHED"]
+    assert 2 <= len(finished) < TRIALS
+
+    done = subprocess.run(
+        arguments("benchmarks.sweep", **SWEEP),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(finished)} finished already" in done.stdout
+
+    runs = runs_of(elsewhere)
+    assert not [run for run in runs + runs_of(elsewhere, "sweep") if run.info.status == "RUNNING"]
+    assert {run.data.tags[schema.STATUS] for run in runs if run.info.status == "KILLED"} == {"interrupted"}
+    ended = {run.info.run_name: run for run in runs if run.info.status == "FINISHED"}
+    expected = {run.info.run_name: run for run in runs_of(undisturbed)}
+    assert len([run for run in runs if run.info.status == "FINISHED"]) == len(ended) == TRIALS
+    assert {run.info.run_id for run in finished} <= {run.info.run_id for run in ended.values()}
+    for name, run in ended.items():
+        assert outcome(run) == outcome(expected[name]), name
+        assert weights_of(run) == weights_of(expected[name]), name
+    # the parent that finished lists the whole sweep, the earlier ones say where it went on
+    *cut_off, parent = runs_of(elsewhere, "sweep")
+    assert {run.data.tags[schema.PARENT] for run in ended.values()} == {parent.info.run_id}
+    assert [run.info.status for run in cut_off] == ["KILLED", "KILLED"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_an_interrupt_closes_what_is_open(database, environment, elsewhere, number, code):
+    process = subprocess.Popen(
+        arguments("benchmarks.sweep", **SWEEP | {"epochs": 500}),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            if "epoch 2/500" in line:
+                break
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+    assert process.returncode == code
+    assert (
+        errors.strip().splitlines()[-1] == "error: interrupted; what was finished is kept: the same command continues"
+    )
+    assert "Traceback" not in errors
+    (trial,), (parent,) = runs_of(elsewhere), runs_of(elsewhere, "sweep")
+    assert (trial.info.status, parent.info.status) == ("KILLED", "KILLED")
+
+
+def test_a_trial_that_fails_gives_exit_code_1_and_the_others_finish(database, command, elsewhere):
+    done = command(
+        "benchmarks.sweep", **SWEEP | {"model": "tests.networks:RaisesInTraining"}, seeds="0", baseline="false"
+    )
+    assert done.returncode == 1
+    assert "failed: RuntimeError: no training today" in done.stdout
+    assert "2 failed" in done.stdout or "1 failed" in done.stdout
+    assert {run.info.status for run in runs_of(elsewhere)} == {"FAILED"}
+
+
+def test_a_dry_run_tells_the_plan_and_makes_nothing(command, elsewhere):
+    done = command("benchmarks.sweep", **SWEEP, dry_run="true")
+    assert done.returncode == 0, done.stderr
+    assert "6 trials, 0 finished already, 6 to train" in done.stdout
+    assert re.search(r"l1 lam=1e-3 +train seeds 0, 1", done.stdout)
+    assert re.search(r"estimated time: \d+:\d\d:\d\d", done.stdout)
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.fixture
+def mlflow_run(environment, elsewhere):
+    """Run `mlflow run <project> --env-manager=local` with the store in the test's folder."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        store = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{elsewhere / 'mlflow.db'}"}
+        return subprocess.run(
+            ["mlflow", "run", str(PROJECT), "--env-manager=local", *arguments],
+            env=store, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_mlflow_run_is_the_parent_of_its_trials(database, mlflow_run, elsewhere):
+    options = SWEEP | {"seeds": "0"}
+    done = mlflow_run(*(part for name, value in options.items() for part in ("-P", f"{name}={value}")))
+    assert done.returncode == 0, done.stderr
+    (parent,) = runs_of(elsewhere, "sweep", "Default")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["reg"] == "l1,l2"  # mlflow's own
+    assert parent.data.tags["mlflow.project.entryPoint"] == "main"
+    children = runs_of(elsewhere, "trial", "Default")
+    assert [run.info.run_name for run in children] == ["none seed=0", "l1 lam=1e-3 seed=0", "l2 lam=1e-3 seed=0"]
+    assert {run.data.tags[schema.PARENT] for run in children} == {parent.info.run_id}
+
+    # another experiment than that of the run which mlflow started: the sweep gets a run of its own there
+    elsewhere_options = [*(f"{name}={value}" for name, value in options.items()), "experiment=other"]
+    done = mlflow_run(*(part for option in elsewhere_options for part in ("-P", option)))
+    assert done.returncode == 0, done.stderr
+    (parent,) = runs_of(elsewhere, "sweep", "other")
+    assert {run.data.tags[schema.PARENT] for run in runs_of(elsewhere, "trial", "other")} == {parent.info.run_id}
+    (launcher,) = runs_of(elsewhere, "launcher", "Default")
+    assert parent.info.run_id in launcher.data.tags[schema.NOTE]
+
+
+def test_mlflow_run_notebook_ends_with_four_accuracies_side_by_side(database, mlflow_run):
+    done = mlflow_run("-e", "notebook", "-P", "dataset=digits", "-P", "train_size=200", "-P", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    *_, names, numbers = done.stdout.strip().splitlines()
+    assert names.split() == ["none", "l1", "l2", "weight_decay"]
+    assert len(re.findall(r"\d+\.\d\d%", numbers)) == 4
+
+
+def test_values_from_the_command_line_are_inert(database, mlflow_run, elsewhere):
+    """A shell would run the command in it; here it is a name that does not exist."""
+    done = mlflow_run("-P", f"reg=l1; touch {elsewhere}/oops $(touch {elsewhere}/oops)", "-P", "dataset=digits")
+    assert done.returncode != 0
+    assert "error: reg='l1; touch" in done.stderr
+    assert not (elsewhere / "oops").exists()
