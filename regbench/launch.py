@@ -86,6 +86,9 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
     if not todo:
         return
     seconds = runner.estimate(plan, data, device)
+    if seconds is None:
+        console.print("estimated time: unknown, since a first training step fails")
+        return
     console.print(f"estimated time: {timedelta(seconds=round(seconds))} (from steps measured on this device just now)")
     if seconds > LONG_SECONDS:
         seeds = len({trial.seed for trial in plan.sweep.trials})

@@ -47,8 +47,8 @@ def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     return Plan(sweep, todo, found)
 
 
-def estimate(plan: Plan, data: Images, device: torch.device) -> float:
-    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe.
+def estimate(plan: Plan, data: Images, device: torch.device) -> float | None:
+    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe; None if they fail.
 
     Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
     """
@@ -57,7 +57,10 @@ def estimate(plan: Plan, data: Images, device: torch.device) -> float:
         trials = [trial for trial in plan.todo if trial.recipe == recipe]
         if trials:
             # the last one: `none` comes first, and costs less than a regularizer
-            cost = sequential.seconds_per_image(trials[-1], data, device)
+            try:
+                cost = sequential.seconds_per_image(trials[-1], data, device)
+            except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
+                return None
             train = recipe.train_size - recipe.val_size
             images = recipe.epochs * (train + recipe.val_size / 3) + (train + len(data.test_labels)) / 3
             seconds += cost * images * len(trials)

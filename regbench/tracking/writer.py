@@ -18,8 +18,8 @@ from regbench.tracking import artifacts, process, schema
 
 # a trial that lasts longer than this is written at this pace, so that its curve is live
 FLUSH_SECONDS = 15.0
-# results that may wait, each with its weights in memory
-MAX_WAITING = 8
+# writes that may wait: a trial is three of them, so little is lost in a crash and few weights are kept in memory
+MAX_WAITING = 3
 MAX_METRICS = 1000  # of one call, the REST API's limit
 
 
