@@ -189,15 +189,6 @@ def test_mlflow_run_is_the_parent_of_its_trials(database, mlflow_run, elsewhere)
     assert [run.info.run_name for run in children] == ["none seed=0", "l1 lam=1e-3 seed=0", "l2 lam=1e-3 seed=0"]
     assert {run.data.tags[schema.PARENT] for run in children} == {parent.info.run_id}
 
-    # another experiment than that of the run which mlflow started: the sweep gets a run of its own there
-    elsewhere_options = [*(f"{name}={value}" for name, value in options.items()), "experiment=other"]
-    done = mlflow_run(*(part for option in elsewhere_options for part in ("-P", option)))
-    assert done.returncode == 0, done.stderr
-    (parent,) = runs_of(elsewhere, "sweep", "other")
-    assert {run.data.tags[schema.PARENT] for run in runs_of(elsewhere, "trial", "other")} == {parent.info.run_id}
-    (launcher,) = runs_of(elsewhere, "launcher", "Default")
-    assert parent.info.run_id in launcher.data.tags[schema.NOTE]
-
 
 def test_mlflow_run_notebook_ends_with_four_accuracies_side_by_side(database, mlflow_run):
     done = mlflow_run("-e", "notebook", "-P", "dataset=digits", "-P", "train_size=200", "-P", "epochs=1")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import notebook_loop
+from benchmarks import notebook, notebook_loop
 from benchmarks.notebook import EXPERIMENTS, experiment
-from regbench import data
+from regbench import cli, data
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Trained
 from regbench.engine.randomness import initial_model
@@ -61,19 +61,24 @@ def test_the_plain_loop_is_not_the_engine_in_disguise(digits):
     assert not torch.allclose(first.l3.weight, second.l3.weight)
 
 
-def test_the_printed_lines_agree(command):
-    """Both commands, as users run them, print the same loss and accuracy for each epoch, and the same test accuracy."""
+@pytest.mark.usefixtures("database")
+def test_the_printed_lines_agree(capsys):
+    """Both commands print the same loss and accuracy for each epoch, and the same test accuracy."""
+
+    def printed(main, **options: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main, [f"--{name}={value}" for name, value in options.items()])
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
     shared = {"dataset": "digits", "train_size": 400, "epochs": 2, "seed": 5}
-    engine = command("benchmarks.notebook", **shared)
-    assert engine.returncode == 0, engine.stderr
+    engine = printed(notebook.main, **shared)
     for name in EXPERIMENTS:
-        loop = command("benchmarks.notebook_loop", name=name, **shared)
-        assert loop.returncode == 0, loop.stderr
-        pattern = rf"\) {name} .*loss ([\d.]+), accuracy ([\d.]+)"
-        ours = re.findall(pattern, engine.stdout)
-        theirs = re.findall(r"epoch .*: loss ([\d.]+), accuracy ([\d.]+)", loop.stdout)
+        loop = printed(notebook_loop.main, name=name, **shared)
+        ours = re.findall(rf"\) {name} .*loss ([\d.]+), accuracy ([\d.]+)", engine)
+        theirs = re.findall(r"epoch .*: loss ([\d.]+), accuracy ([\d.]+)", loop)
         assert len(theirs) == 2
         np.testing.assert_allclose(np.array(ours, float), np.array(theirs, float), atol=1.01e-4)
-        ours_test = re.search(rf"\) {name} .*test accuracy ([\d.]+)", engine.stdout)[1]
-        theirs_test = re.search(r"test accuracy ([\d.]+)", loop.stdout)[1]
+        ours_test = re.search(rf"\) {name} .*test accuracy ([\d.]+)", engine)[1]
+        theirs_test = re.search(r"test accuracy ([\d.]+)", loop)[1]
         assert float(ours_test) == pytest.approx(float(theirs_test), abs=0.003)  # one image of 360

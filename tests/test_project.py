@@ -82,8 +82,7 @@ def test_the_engine_does_not_know_mlflow_and_the_writer_does_not_know_the_engine
 
 def test_every_file_that_the_readme_names_exists():
     text = (PROJECT / "README.md").read_text()
-    named = set(re.findall(r"\]\(([^)#:]+)\)", text)) | set(
-        re.findall(r"`((?:benchmarks|regbench|tests)/[\w./]+)`", text)
-    )
+    named = set(re.findall(r"\]\(([^)#:]+)\)", text))
+    named |= set(re.findall(r"`((?:benchmarks|regbench|tests)/[\w./]+)`", text))
     assert named
     assert not [name for name in named if not (PROJECT / name).exists()]

@@ -1,7 +1,6 @@
 """Which training images a trial trains on and which it holds out for validation."""
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from regbench.errors import UserError
 
@@ -35,6 +34,8 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
     The subset of `train_size` images is the same for all seeds, the validation part is drawn anew for each.
     Raises UserError if a class would be left without images.
     """
+    from sklearn.model_selection import train_test_split  # late: it takes a second, and checking sizes needs it not
+
     check_sizes(labels, train_size, val_size)
     chosen = np.arange(len(labels))
     if train_size < len(labels):

@@ -52,7 +52,7 @@ def train(trials: Iterable[Trial], data: Images, device: torch.device) -> Iterat
             yield Failed(trial, f"{type(error).__name__}: {one_line(error)}")
 
 
-def seconds_per_image(trial: Trial, data: Images, device: torch.device, budget: float = 1.0) -> float:
+def seconds_per_image(trial: Trial, data: Images, device: torch.device, budget: float = 0.5) -> float:
     """Return the seconds that training takes per image, measured on some steps of `trial` within about `budget` s."""
     size = trial.recipe.batch_size
     with deterministic(device), noise(trial.seed, 0, device):
@@ -144,17 +144,19 @@ def predict(model: nn.Module, images: torch.Tensor, positions: torch.Tensor | No
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Have torch take deterministic algorithms and full float32 for the block; put its settings back afterwards."""
-    if device.type == "cuda":
-        # cuBLAS reads it when the first handle is made; the documented value for determinism
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Have a GPU take deterministic algorithms and full float32 for the block; put torch's settings back afterwards.
+
+    On a CPU there is nothing to choose, and the call would import torch's compiler, which takes seconds.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # cuBLAS reads it when the first handle is made; the documented value for determinism
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
