@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regbench import cli
+from regbench.data import check_name
 from regbench.data.images import Images
 from regbench.sweep import Recipe, Sweep
 
@@ -30,16 +31,18 @@ def launch(
 
     `make_sweep` gets the data and the number of training images to take. Raises UserError before anything is written.
     """
-    # late: torch and MLflow take seconds to import, and a wrong option is told at once
-    from regbench import models, runner
-    from regbench.data.split import check_sizes
-    from regbench.tracking.store import Store
-
+    # imported late and one by one: torch and MLflow take seconds, and what needs neither is refused at once
     console = Console(highlight=False, soft_wrap=True)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
+    check_name(dataset)
     place = cli.device(device)
+    from regbench.tracking.store import Store
+
     store = Store(None if experiment == cli.AUTO else experiment)
     data = cli.load(dataset, data_dir)
+    from regbench import models, runner
+    from regbench.data.split import check_sizes
+
     sweep = make_sweep(data, len(data.train_labels) if wanted == -1 else wanted)
     for recipe in sweep.recipes:
         models.check(recipe.model, len(data.classes))

@@ -10,11 +10,16 @@ from regbench.errors import UserError
 NAMES = ("cifar10", "folder", "fashion_mnist", "digits")
 
 
+def check_name(name: str) -> None:
+    """Raise UserError unless there is a data set of this name."""
+    if name not in NAMES:
+        raise UserError(f"dataset={name!r} is unknown; accepted: {', '.join(NAMES)}")
+
+
 def load(name: str, data_dir: Path) -> Images:
     """Return the data set `name`; `data_dir` is where its files are or are downloaded to.
 
     Raises UserError if the name is unknown, or the data is missing or damaged.
     """
-    if name not in NAMES:
-        raise UserError(f"dataset={name!r} is unknown; accepted: {', '.join(NAMES)}")
+    check_name(name)
     return importlib.import_module(f"regbench.data.{name}").load(data_dir)

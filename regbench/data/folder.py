@@ -6,13 +6,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from regbench.data import cache
 from regbench.data.images import SIDE, Images
 from regbench.errors import UserError, one_line
 
 PARTS = ("train", "test")
+FIX = "replace or remove the file"
 
 
 def load(data_dir: Path) -> Images:
@@ -96,7 +97,7 @@ def _decode_one(path: Path) -> np.ndarray:
             if picture.size != (SIDE, SIDE):
                 picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
             return np.asarray(picture).transpose(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise UserError(f"folder: {path} is not a readable image (of no format that Pillow knows): {FIX}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"folder: {path} is not a readable image ({one_line(error)}): replace or remove the file"
-        ) from error
+        raise UserError(f"folder: {path} is not a readable image ({one_line(error)}): {FIX}") from error

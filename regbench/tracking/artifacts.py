@@ -69,7 +69,9 @@ def bars(w: np.ndarray, title: str) -> Figure:
     axis = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16, top=0.9)
     # one polygon looks the same as 10,240 bars and is drawn a hundred times faster
-    axis.fill_between(np.arange(w.size), np.nan_to_num(w.flatten()), step="mid", color=COLOUR, linewidth=0)
+    axis.fill_between(
+        np.arange(w.size), np.nan_to_num(w.flatten()), step="mid", color=COLOUR, linewidth=0, antialiased=False
+    )
     axis.axhline(0, color="black", linewidth=0.5)
     axis.set(xlabel=f"weight ({w.size:,} in all)", ylabel="value", xlim=(-0.5, w.size - 0.5))
     axis.set_title(title)

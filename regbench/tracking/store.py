@@ -171,6 +171,8 @@ def _check_sqlite(uri: str) -> bool:
             if not os.access(path, os.W_OK):
                 raise PermissionError(f"{path} is not writable")
             return path.stat().st_size == 0
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent}")
         with tempfile.TemporaryFile(dir=path.parent):
             return True
     except (OSError, sqlite3.Error) as error:
@@ -187,7 +189,7 @@ def _reported(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError, ValueError) as error:
         text = one_line(error)
-        raise UserError(f"the tracking store {uri} does not work ({text[:300]}): {FIX}") from error
+        raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {FIX}") from error
     finally:
         for name, value in before.items():
             if value is None:

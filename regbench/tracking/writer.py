@@ -33,7 +33,7 @@ class Writer:
         self, client: MlflowClient, experiment_id: str, parent: str, tags: Mapping[str, str], dataset: Dataset
     ):
         self._client, self._experiment_id = client, experiment_id
-        self._tags = {schema.PARENT: parent, schema.KIND: "trial", **tags}
+        self._tags = {schema.PARENT: parent, schema.KIND: "trial", schema.SOURCE: "regbench", **tags}
         self._dataset = dataset
         self._runs: dict[str, str] = {}  # trial key -> run id; used by the thread alone
         self._buffer: dict[str, list[Metric]] = {}
