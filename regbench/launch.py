@@ -9,7 +9,7 @@ from rich.table import Table
 from regbench import cli
 from regbench.data import check_name
 from regbench.data.images import Images
-from regbench.sweep import Recipe, Sweep
+from regbench.sweep import Recipe, Sweep, format_seeds
 
 LONG_SECONDS = 3600
 MIN_SEEDS = 6  # with fewer pairs no sign-flip test can reach 5 %
@@ -58,7 +58,7 @@ def launch(
     console.print(f"device: {runner.device_name(place)}{chosen}")
     _print_plan(console, plan, data, place, runner)
     if dry_run:
-        store.note_dry_run()
+        store.name_launcher("dry_run")
         return []
     results = runner.run(plan, data, store, place, console, f"{name} {data.name}")
     _print_results(console, results, runner)
@@ -83,7 +83,9 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
         cells.setdefault(trial.cell, ([], []))[trial not in pending].append(trial.seed)
     for cell, (train, finished) in cells.items():
         parts = [
-            f"{word} seeds {ranges(part)}" for word, part in (("train", train), ("skip finished", finished)) if part
+            f"{word} seeds {format_seeds(part)}"
+            for word, part in (("train", train), ("skip finished", finished))
+            if part
         ]
         console.print(f"  {cell:<34} {'; '.join(parts)}")
     if not todo:
@@ -119,14 +121,3 @@ def _print_results(console: Console, results: Sequence, runner) -> None:
         notes = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
         table.add_row(cell, str(len(members)), *numbers, notes)
     console.print(table)
-
-
-def ranges(seeds: Sequence[int]) -> str:
-    """Return sorted seeds as text in which runs of three and more are ranges: 0-4, 7."""
-    runs: list[list[int]] = []
-    for seed in sorted(seeds):
-        if runs and seed == runs[-1][-1] + 1:
-            runs[-1].append(seed)
-        else:
-            runs.append([seed])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

@@ -127,6 +127,17 @@ def format_lam(lam: float) -> str:
     return "0" if lam == 0 else np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
 
 
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Return sorted seeds as text in which runs of three and more are ranges: 0-4, 7."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from torchvision.datasets import CIFAR10
 from benchmarks import notebook, notebook_loop, sweep
 from regbench import cli
 from regbench.errors import UserError
-from regbench.launch import ranges
+from regbench.sweep import format_seeds
 from tests.conftest import TINY
 
 GOOD = {"dataset": "digits", "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0", "epochs": "1"}
@@ -166,7 +166,7 @@ seed_lists = st.lists(st.integers(0, 5000), min_size=1, max_size=30, unique=True
 
 @given(seed_lists)
 def test_a_plan_writes_seeds_in_a_way_that_reads_back(seeds):
-    assert cli.seeds(ranges(seeds)) == tuple(sorted(seeds))
+    assert cli.seeds(format_seeds(seeds)) == tuple(sorted(seeds))
 
 
 @given(st.text(max_size=20) | st.text("0123456789-,. e", max_size=20))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from benchmarks import notebook, sweep
+from benchmarks import notebook, report, sweep
 from tests.conftest import PROJECT
 
 MLPROJECT = yaml.safe_load((PROJECT / "MLproject").read_text())
@@ -17,11 +17,13 @@ CONDA = yaml.safe_load((PROJECT / "conda.yaml").read_text())
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize(("entry", "command"), [("main", sweep.main), ("notebook", notebook.main)])
+@pytest.mark.parametrize(
+    ("entry", "command"), [("main", sweep.main), ("notebook", notebook.main), ("report", report.main)]
+)
 def test_mlproject_has_each_option_with_its_default(entry, command):
     described = MLPROJECT["entry_points"][entry]
     defaults = {name: parameter["default"] for name, parameter in described["parameters"].items()}
-    options = {option.name: str(option.default).lower() for option in command.params}
+    options = {option.opts[0].lstrip("-"): str(option.default).lower() for option in command.params}
     assert defaults == options
     for name in defaults:
         assert f"--{name} {{{name}}}" in described["command"]

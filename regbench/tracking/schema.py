@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from regbench.sweep import Trial, format_lam
 
-KIND = "regbench.kind"  # sweep, trial, launcher or dry_run
+KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
 SWEEP = "regbench.sweep"  # on a trial: the ids of all sweeps that hold it, separated by spaces
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"

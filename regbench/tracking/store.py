@@ -97,12 +97,12 @@ class Store:
                 if not token:
                     return runs
 
-    def note_dry_run(self) -> None:
-        """Name the run that `mlflow run` started for a dry run, so that nobody takes it for a sweep."""
+    def name_launcher(self, kind: str) -> None:
+        """Name the run that `mlflow run` started for what is no sweep, so that nobody takes it for one."""
         if self.launcher:
             with _reported(self.uri):
-                self.client.set_tag(self.launcher, schema.KIND, "dry_run")
-                self.client.update_run(self.launcher, name="dry run")
+                self.client.set_tag(self.launcher, schema.KIND, kind)
+                self.client.update_run(self.launcher, name=kind.replace("_", " "))
 
     def close_abandoned(self, keys: Iterable[str]) -> list[Run]:
         """Mark runs whose process is dead as KILLED and return them; another machine's runs are left as they are.

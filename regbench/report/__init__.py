@@ -1,0 +1,1 @@
+"""From runs to a report: load, statistics, analysis, figures, Markdown. Imports no torch and trains nothing."""

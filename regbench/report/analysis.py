@@ -1,0 +1,159 @@
+"""From tidy frames to what the report says: which cells count, which lam is chosen, what is shown against none."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from regbench.report import statistics
+from regbench.report.load import Runs
+from regbench.report.statistics import Comparison, Grid, Interval, t_interval
+from regbench.sweep import BASELINE, format_lam
+
+VALIDATION, TEST = "val/accuracy", "test/accuracy"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that tables and figures show.
+
+    seeds: those that the comparison uses. cells: a row per method and lam over these seeds (interval bounds beside the
+    means; `missing`: seeds without a usable result; `usable`: takes part in the choice of lam). comparisons: method ->
+    Comparison, none left out. notes: a sentence for each thing left out, and why.
+    """
+
+    seeds: tuple[int, ...]
+    cells: pd.DataFrame
+    comparisons: dict[str, Comparison]
+    notes: tuple[str, ...]
+
+    def chosen(self, method: str) -> float | None:
+        """Return the method's chosen lam, 0 for none, None where nothing could be chosen."""
+        if method == BASELINE:
+            return 0.0
+        return self.comparisons[method].selection.lam if method in self.comparisons else None
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods in their order of appearance, none first."""
+        return list(dict.fromkeys(self.cells["method"]))
+
+
+def analyse(runs: Runs) -> Analysis:
+    """Return the analysis of finished trials.
+
+    A trial that diverged has no accuracy to average: its lam is left out of the choice, by name. One that collapsed to
+    chance is an accuracy like any other. Seeds are those with a none and at least half of the other cells.
+    """
+    trials, notes = runs.trials, []
+    usable = trials[trials["outcome"] != "diverged"]
+    seeds = _seeds(trials, notes)
+    cells = pd.DataFrame([_cell(*key, group, seeds) for key, group in _grouped(trials)])
+    if not len(cells):
+        return Analysis((), pd.DataFrame(columns=["method", "lam"]), {}, ("No trial has finished.",))
+    if BASELINE not in set(cells["method"]):
+        notes.append("There are no trials of none, so nothing is compared.")
+        return Analysis(seeds, cells, {}, tuple(notes))
+    baseline = _by_seed(usable, BASELINE, 0.0, TEST, seeds)
+    if not seeds or baseline is None:
+        notes.append("No seed has a usable trial of none, so nothing is compared.")
+        return Analysis(seeds, cells, {}, tuple(notes))
+    family: dict[str, Grid] = {}
+    for method, group in cells[cells["method"] != BASELINE].groupby("method", sort=False):
+        grid = _grid(method, group, usable, seeds, notes)
+        if grid is not None:
+            family[method] = grid
+    comparisons = statistics.compare(family, baseline) if family else {}
+    sizes = {method: len(grid.lams) for method, grid in family.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{method} {size}" for method, size in sizes.items())
+        notes.append(f"The numbers of lams differ ({told}): a longer grid has more chances.")
+    return Analysis(seeds, cells, comparisons, tuple(notes))
+
+
+def _grouped(trials: pd.DataFrame):
+    """Give ((method, lam), trials), none first, lams rising."""
+    order = {name: place for place, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
+    groups = dict(list(trials.groupby(["method", "lam"])))
+    return sorted(groups.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+
+
+def _seeds(trials: pd.DataFrame, notes: list[str]) -> tuple[int, ...]:
+    """Return the seeds to compare on; those left out are named in `notes`."""
+    every = sorted(set(trials["seed"]))
+    baseline = set(trials.loc[(trials["method"] == BASELINE) & (trials["outcome"] != "diverged"), "seed"])
+    others = trials[trials["method"] != BASELINE]
+    cells = len(others[["method", "lam"]].drop_duplicates())
+    counts = others.groupby("seed").size()
+    if BASELINE not in set(trials["method"]):
+        return tuple(every)
+    kept = tuple(seed for seed in every if seed in baseline and 2 * counts.get(seed, 0) >= cells)
+    left = [str(seed) for seed in every if seed not in kept]
+    if left:
+        notes.append(
+            f"Seeds left out, having no usable trial of none or less than half of the cells: {', '.join(left)}."
+        )
+    return kept
+
+
+def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) -> dict[str, object]:
+    counted = group[group["seed"].isin(seeds) & (group["outcome"] != "diverged")]
+    missing = sorted(set(seeds) - set(counted["seed"]))
+    outcomes = group["outcome"].value_counts()
+    row: dict[str, object] = {
+        "method": method,
+        "lam": lam,
+        "n": len(counted),
+        "missing": ", ".join(map(str, missing)),
+        "diverged": int(outcomes.get("diverged", 0)),
+        "collapsed": int(outcomes.get("collapsed", 0)),
+        "usable": not missing and len(seeds) > 0,
+    }
+    for name, metric in (("validation", VALIDATION), ("test", TEST), ("gap", "gap/accuracy")):
+        interval = _interval(counted, metric)
+        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    for name in ("sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "time/trial"):
+        row[name] = counted[name].mean() if name in counted and len(counted) else math.nan
+    return row
+
+
+def _interval(trials: pd.DataFrame, metric: str) -> Interval:
+    values = trials[metric].dropna() if metric in trials else pd.Series(dtype=float)
+    if values.empty:
+        return Interval(math.nan, math.nan, math.nan, 0, statistics.LEVEL)
+    return t_interval(values.to_numpy())
+
+
+def _by_seed(trials: pd.DataFrame, method: str, lam: float, metric: str, seeds: tuple[int, ...]) -> np.ndarray | None:
+    """Return a metric [seed] of one cell in the order of `seeds`, None if one is missing."""
+    cell = trials[(trials["method"] == method) & (trials["lam"] == lam)].set_index("seed")
+    if metric not in cell or not set(seeds) <= set(cell.index):
+        return None
+    values = cell.loc[list(seeds), metric].to_numpy(dtype=float)
+    return values if np.isfinite(values).all() else None
+
+
+def _grid(
+    method: str, cells: pd.DataFrame, trials: pd.DataFrame, seeds: tuple[int, ...], notes: list[str]
+) -> Grid | None:
+    """Return the method's accuracies [lam, seed] over the lams that have every seed; what is left out is noted."""
+    kept, validation, test = [], [], []
+    for lam in cells["lam"]:
+        shown = f"{method} lam={format_lam(lam)}"
+        held_out = _by_seed(trials, method, lam, VALIDATION, seeds)
+        tested = _by_seed(trials, method, lam, TEST, seeds)
+        cell = cells[cells["lam"] == lam].iloc[0]
+        if tested is None:
+            diverged = f", {cell['diverged']} diverged" if cell["diverged"] else ""
+            notes.append(
+                f"{shown} takes no part in the choice of lam: no usable result for seed {cell['missing']}{diverged}."
+            )
+        elif held_out is None and len(cells) > 1:
+            notes.append(f"{shown} takes no part in the choice of lam: it has no validation accuracy.")
+        else:
+            kept.append(lam)
+            # a single lam is not chosen, so that what stands for its validation accuracy decides nothing
+            validation.append(tested if held_out is None else held_out)
+            test.append(tested)
+    return Grid(kept, np.array(validation), np.array(test)) if kept else None

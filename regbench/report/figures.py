@@ -1,0 +1,226 @@
+"""The report's figures: each a function of tidy frames, returning a matplotlib Figure."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from regbench.files import atomic
+from regbench.report.analysis import Analysis
+from regbench.report.statistics import MARGIN
+from regbench.sweep import BASELINE, format_lam
+
+BASELINE_COLOUR = "#555555"
+MARKERS = "osD^vP*X<>"
+# the same runs must give the same bytes, so nothing random or dated goes into a file
+RC = {"svg.hashsalt": "regbench", "svg.fonttype": "none", "savefig.dpi": 130, "font.size": 9}
+
+
+def colours(methods: Iterable[str]) -> dict[str, object]:
+    """Return method -> colour: grey for `none`, else the colour-blind palette in order."""
+    others = [name for name in methods if name != BASELINE]
+    palette = sns.color_palette("colorblind", max(len(others), 1))
+    return {BASELINE: BASELINE_COLOUR} | dict(zip(others, palette, strict=False))
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write name.png and name.svg into `folder`; return the PNG's file name."""
+    with matplotlib.rc_context(RC):
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            with atomic(folder / f"{name}{suffix}") as path:
+                figure.savefig(path, format=suffix[1:], metadata=metadata)
+    return f"{name}.png"
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw with seaborn's style without leaving it behind."""
+
+    def drawn(*args: object, **options: object) -> Figure:
+        with matplotlib.rc_context(), sns.axes_style("whitegrid"):
+            matplotlib.rcParams.update(RC)
+            return draw(*args, **options)
+
+    return drawn
+
+
+def _against_lam(analysis: Analysis, trials: pd.DataFrame, metric: str, prefix: str, label: str) -> Figure:
+    """One panel per method over lam (log): a dot per seed, mean and 95 % interval; `none` as a band."""
+    methods = [name for name in analysis.methods if name != BASELINE] or [BASELINE]
+    columns = min(3, len(methods))
+    rows = math.ceil(len(methods) / columns)
+    figure = Figure(figsize=(3.3 * columns + 0.5, 2.8 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    palette = colours(analysis.methods)
+    counted = trials[trials["seed"].isin(analysis.seeds) & (trials["outcome"] != "diverged")]
+    cells = analysis.cells
+    base = cells[cells["method"] == BASELINE]
+    for axis, method in zip(axes, methods, strict=False):
+        own = cells[(cells["method"] == method) & cells[prefix].notna()]
+        if len(base) and base[prefix].notna().all():
+            low, high = base[f"{prefix}_low"].iloc[0], base[f"{prefix}_high"].iloc[0]
+            axis.axhline(100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1, label="none, 95 % interval")
+            if np.isfinite([low, high]).all():
+                axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
+        if method != BASELINE:
+            dots = counted[(counted["method"] == method) & counted[metric].notna()]
+            axis.plot(dots["lam"] * 1.12, 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
+                      label="a seed")  # fmt: skip
+            errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]])
+            axis.errorbar(own["lam"], 100 * own[prefix], yerr=np.nan_to_num(errors), color=palette[method], marker="o",
+                          markersize=5, capsize=3, linewidth=1.2, label="mean, 95 % interval")  # fmt: skip
+            axis.set_xscale("log")
+            axis.set_xlim(own["lam"].min() / 2, own["lam"].max() * 2) if len(own) else None
+            chosen = analysis.chosen(method)
+            if chosen is not None:
+                axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
+        axis.set(title=method, xlabel="lam")
+    for axis in axes[::columns]:
+        axis.set_ylabel(label)
+    for axis in axes[len(methods) :]:
+        axis.remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    return figure
+
+
+@styled
+def accuracy_against_lam(analysis: Analysis, trials: pd.DataFrame) -> Figure:
+    return _against_lam(analysis, trials, "test/accuracy", "test", "test accuracy, %")
+
+
+@styled
+def gap_against_lam(analysis: Analysis, trials: pd.DataFrame) -> Figure:
+    return _against_lam(analysis, trials, "gap/accuracy", "gap", "training minus test accuracy, pp")
+
+
+@styled
+def forest(analysis: Analysis) -> Figure:
+    """The paired difference from `none` of each method with its interval, over the margin of equivalence."""
+    rows = list(analysis.comparisons.items())
+    figure = Figure(figsize=(6.4, 0.5 * len(rows) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    palette = colours(analysis.methods)
+    axis.axvspan(-100 * MARGIN, 100 * MARGIN, color=BASELINE_COLOUR, alpha=0.15, linewidth=0,
+                 label=f"equivalent: within {100 * MARGIN:g} pp")  # fmt: skip
+    axis.axvline(0, color=BASELINE_COLOUR, linewidth=1)
+    for place, (method, found) in enumerate(rows):
+        mean, low, high = (
+            100 * value for value in (found.difference.mean, found.difference.low, found.difference.high)
+        )
+        if np.isfinite([low, high]).all():
+            axis.plot([low, high], [place, place], color=palette[method], linewidth=2, solid_capstyle="butt")
+        axis.plot(mean, place, "o", color=palette[method], markersize=7)
+    names = [f"{method} lam={format_lam(found.selection.lam)}\n{found.verdict}" for method, found in rows]
+    axis.set_yticks(range(len(rows)), names)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel(f"test accuracy minus that of none, pp (paired over {len(analysis.seeds)} seeds, 95 % interval)")
+    axis.legend(loc="best", fontsize="small")
+    axis.grid(visible=False, axis="y")
+    return figure
+
+
+@styled
+def accuracy_against_compression(analysis: Analysis) -> Figure:
+    """Every cell's mean test accuracy over its compression ratio (log), with the front of what nothing beats."""
+    cells = analysis.cells.dropna(subset=["compression_ratio", "test"])
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axis = figure.subplots()
+    palette = colours(analysis.methods)
+    for place, method in enumerate(analysis.methods):
+        own = cells[cells["method"] == method]
+        axis.plot(own["compression_ratio"], 100 * own["test"], MARKERS[place % len(MARKERS)], color=palette[method],
+                  markersize=7, alpha=0.85, label=method)  # fmt: skip
+    front = _front(cells)
+    if len(front) > 1:
+        axis.step(front["compression_ratio"], 100 * front["test"], where="pre", color="black", linewidth=0.8,
+                  label="front")  # fmt: skip
+    axis.set_xscale("log")
+    if len(cells):
+        axis.set_xlim(0.8 * cells["compression_ratio"].min(), max(2.0, 1.3 * cells["compression_ratio"].max()))
+    axis.set(xlabel="compression ratio: parameters / parameters not exactly zero", ylabel="mean test accuracy, %")
+    axis.legend(fontsize="small")
+    return figure
+
+
+def _front(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that no other beats in both compression and accuracy, by rising compression."""
+    ordered = cells.sort_values(["compression_ratio", "test"], ascending=[False, False])
+    best = ordered["test"].cummax()
+    return ordered[(ordered["test"] >= best) & ~best.duplicated()].iloc[::-1]
+
+
+@styled
+def learning_curves(analysis: Analysis, epochs: pd.DataFrame) -> Figure:
+    """Accuracy and cross-entropy per epoch at each method's chosen lam, means over seeds: training and validation."""
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    palette = colours(analysis.methods)
+    for method in analysis.methods:
+        own = epochs[(epochs["method"] == method) & (epochs["lam"] == analysis.chosen(method))]
+        means = own.groupby("epoch")[["train/accuracy", "val/accuracy", "train/loss", "val/loss"]].mean()
+        for axis, name, factor in ((left, "accuracy", 100), (right, "loss", 1)):
+            axis.plot(means.index, factor * means[f"train/{name}"], ":", color=palette[method], linewidth=1.2)
+            axis.plot(means.index, factor * means[f"val/{name}"], "-", color=palette[method], linewidth=1.6,
+                      label=method if axis is left else None)  # fmt: skip
+    left.set(xlabel="epoch", ylabel="accuracy, %")
+    right.set(xlabel="epoch", ylabel="cross-entropy without penalty")
+    right.plot([], [], "-", color="black", label="validation")
+    right.plot([], [], ":", color="black", label="training, during the epoch")
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize="small")
+    return figure
+
+
+@styled
+def layer_sparsity(analysis: Analysis, layers: pd.DataFrame) -> Figure:
+    """Heat map of method at its chosen lam against layer: share of exact zeros, and of weights below 1e-3."""
+    own = pd.concat([
+        layers[(layers["method"] == method) & (layers["lam"] == analysis.chosen(method))] for method in analysis.methods
+    ])  # fmt: skip
+    order = list(dict.fromkeys(own["layer"]))
+    methods = [method for method in analysis.methods if method in set(own["method"])]
+    figure = Figure(figsize=(1.1 * len(order) * 2 + 2.4, 0.45 * len(methods) + 1.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, metric, title in zip(
+        axes, ("sparsity/exact", "sparsity/abs_1e-3"), ("exact zeros, %", "|w| < 1e-3, %"), strict=True
+    ):
+        table = 100 * own.pivot_table(index="method", columns="layer", values=metric).loc[methods, order]
+        sns.heatmap(table, ax=axis, annot=True, fmt=".1f", vmin=0, vmax=100, cmap="viridis_r", cbar=False,
+                    annot_kws={"size": 8})  # fmt: skip
+        axis.set(title=title, xlabel="", ylabel="")
+        axis.tick_params(axis="x", rotation=35)
+        axis.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@styled
+def weight_histograms(weights: Mapping[str, np.ndarray], palette: Mapping[str, object]) -> Figure:
+    """All regularized weights of one trial per method, on one logarithmic axis of counts."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    limit = max((np.quantile(np.abs(w), 0.9999) for w in weights.values()), default=1.0) or 1.0
+    edges = np.linspace(-limit, limit, 202)
+    for method, w in weights.items():
+        counts, _ = np.histogram(np.clip(w, -limit, limit), bins=edges)
+        axis.stairs(counts, edges, color=palette[method], linewidth=1.3, label=method)
+    axis.set(yscale="log", xlabel="weight (the outermost bins hold what lies beyond)", ylabel="number of weights")
+    axis.legend(fontsize="small")
+    return figure
+
+
+@styled
+def output_bars(outputs: Mapping[str, np.ndarray], palette: Mapping[str, object], layer: str) -> Figure:
+    """The notebook's bar plot of the output layer's weights, a panel per method on one scale."""
+    figure = Figure(figsize=(7.2, 1.5 * len(outputs) + 0.6), layout="constrained")
+    axes = figure.subplots(len(outputs), 1, squeeze=False, sharex=True, sharey=True).flatten()
+    for axis, (method, w) in zip(axes, outputs.items(), strict=True):
+        axis.fill_between(np.arange(w.size), w.flatten(), step="mid", color=palette[method], linewidth=0,
+                          antialiased=False, rasterized=True)  # fmt: skip
+        axis.set_ylabel(method)
+        axis.set_xlim(0, w.size)
+    axes[-1].set_xlabel(f"weight of {layer} ({next(iter(outputs.values())).size:,} in all)")
+    return figure

@@ -1,0 +1,184 @@
+"""Runs of a tracking store -> tidy frames: a row per trial, a row per trial and epoch."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from mlflow.entities import Run
+
+from regbench.errors import UserError
+from regbench.sweep import BASELINE
+from regbench.tracking import schema
+from regbench.tracking.store import Store
+
+# what a row per epoch holds; each costs one query per run
+CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
+# parameters of a trial that are not part of its recipe
+OWN = ("regularizer", "lam", "seed", "scope")
+RECIPE = (
+    "dataset", "train_size", "val_size", "model", "epochs", "batch_size", "lr", "momentum",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What is known of an experiment's trials.
+
+    trials: a row per finished trial (run_id, method, regularizer, lam, seed, outcome, device, ended (ms), and every
+    final metric under its own name). others: a row per run that is no finished trial (name, status, reason).
+    recipe: parameter -> text, the same for all trials. environment: tag -> texts, of the sweeps' own runs.
+    """
+
+    experiment: str
+    trials: pd.DataFrame
+    others: pd.DataFrame
+    recipe: dict[str, str]
+    environment: dict[str, tuple[str, ...]]
+    sweeps: tuple[str, ...]  # run ids of the sweeps' own runs, oldest first
+    foreign: int = 0  # runs of the experiment that regbench did not make
+
+
+def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Runs:
+    """Return the trials of the store's experiment, of one `sweep` (its id) or of those that meet an MLflow filter.
+
+    Raises UserError if there are none, or if they are of several recipes and `recipe` (its id) does not choose one.
+    """
+    if store.experiment_id is None:
+        raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
+    parts = [f"tags.`{schema.KIND}` = 'trial'", schema.in_sweep(sweep) if sweep else "", condition]
+    found = store.search(" and ".join(part for part in parts if part))
+    every = store.search("")
+    if not found:
+        asked = " that meets what was asked for" if sweep or condition else ""
+        raise UserError(
+            f"the experiment {store.experiment!r} in {store.uri} holds no trial{asked} ({len(every)} runs in all); "
+            "train some with mlflow run, or choose another experiment, sweep or filter"
+        )
+    rows = pd.DataFrame([_row(run) for run in found])
+    if recipe:
+        rows = rows[rows["recipe"] == recipe]
+        if rows.empty:
+            raise UserError(f"recipe={recipe!r} is that of no trial; accepted: {', '.join(sorted(_recipes(found)))}")
+    finished = rows[(rows["status"] == "FINISHED") & (rows["superseded"] == "")]
+    # the same trial may have been finished twice by two sweeps at once; both are equal, one counts
+    repeated = finished.duplicated("key")
+    trials = finished[~repeated].reset_index(drop=True)
+    _refuse_mixed(trials, found)
+    recipes = _recipes(found)
+    chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
+    others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
+    others = others[["name", "status", "outcome", "reason"]].reset_index(drop=True)
+    parents = [run for run in every if run.info.run_id in set(rows["parent"])]
+    return Runs(
+        store.experiment,
+        trials.drop(columns=["status", "superseded", "reason"]),
+        others,
+        chosen,
+        _environment(parents),
+        tuple(run.info.run_id for run in parents),
+        sum(schema.KIND not in run.data.tags for run in every),
+    )
+
+
+def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per trial and epoch: run_id, method, lam, seed, epoch and the metrics of CURVES."""
+    rows: dict[tuple[str, int], dict[str, object]] = {}
+    for trial in trials.itertuples():
+        for name in CURVES:
+            for metric in store.client.get_metric_history(trial.run_id, name):
+                row = rows.setdefault(
+                    (trial.run_id, metric.step),
+                    {"run_id": trial.run_id, "method": trial.method, "lam": trial.lam, "seed": trial.seed,
+                     "epoch": metric.step},
+                )  # fmt: skip
+                row[name] = metric.value
+    return pd.DataFrame(rows.values(), columns=["run_id", "method", "lam", "seed", "epoch", *CURVES])
+
+
+def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per trial and layer from the runs' layers.csv; trials without one are left out."""
+    tables = []
+    for trial in trials.itertuples():
+        path = artifact(store, trial.run_id, "weights/layers.csv")
+        if path is not None:
+            tables.append(pd.read_csv(path).assign(method=trial.method, lam=trial.lam, seed=trial.seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def artifact(store: Store, run_id: str, path: str) -> Path | None:
+    """Return a local copy of a run's artifact, None if there is none (deleted, or the folder was moved)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(store.client.download_artifacts(run_id, path))
+    except (MlflowException, OSError):
+        return None
+
+
+def method(regularizer: str, scope: str) -> str:
+    """Return the name under which a regularizer is compared: with its scope unless that is the default."""
+    return regularizer if scope in ("weights", "") or regularizer == BASELINE else f"{regularizer} scope={scope}"
+
+
+def _row(run: Run) -> dict[str, object]:
+    tags, params = run.data.tags, run.data.params
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "outcome": tags.get(schema.STATUS, ""),
+        "reason": tags.get(schema.REASON, ""),
+        "superseded": tags.get(schema.SUPERSEDED, ""),
+        "key": tags.get(schema.KEY, ""),
+        "recipe": tags.get(schema.RECIPE, ""),
+        "parent": tags.get(schema.PARENT, ""),
+        "device": tags.get("regbench.device", ""),
+        "engine": tags.get("regbench.engine", ""),
+        "ended": run.info.end_time or 0,
+        "method": method(params.get("regularizer", ""), params.get("scope", "")),
+        "regularizer": params.get("regularizer", ""),
+        "lam": float(params.get("lam", "nan")),
+        "seed": int(params.get("seed", -1)),
+        **run.data.metrics,
+    }
+
+
+def _recipes(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
+    """Return recipe id -> its parameters and the data's fingerprint."""
+    found: dict[str, dict[str, str]] = {}
+    for run in runs:
+        params = {name: value for name, value in run.data.params.items() if name not in OWN}
+        data = {item.dataset.digest for item in run.inputs.dataset_inputs} if run.inputs else set()
+        found.setdefault(run.data.tags.get(schema.RECIPE, ""), params | {"data": ", ".join(sorted(data))})
+    return found
+
+
+def _refuse_mixed(trials: pd.DataFrame, runs: list[Run]) -> None:
+    recipes = {name: params for name, params in _recipes(runs).items() if name in set(trials["recipe"])}
+    if len(recipes) < 2:
+        return
+    names = sorted({name for params in recipes.values() for name in params})
+    differing = {name: sorted({params.get(name, "") for params in recipes.values()}) for name in names}
+    told = "; ".join(f"{name}: {', '.join(values)}" for name, values in differing.items() if len(values) > 1)
+    raise UserError(
+        f"the trials are of {len(recipes)} recipes and cannot be pooled; they differ in {told}; "
+        f"choose one with recipe=<id>: {', '.join(sorted(recipes))}"
+    )
+
+
+def _environment(parents: list[Run]) -> dict[str, tuple[str, ...]]:
+    shown = ("env.", "git.", "regbench.device", "regbench.engine", "regbench.version", "regbench.fingerprint")
+    found: dict[str, set[str]] = {}
+    for run in parents:
+        for name, value in run.data.tags.items():
+            if name.startswith(shown):
+                found.setdefault(name, set()).add(value)
+    return {name: tuple(sorted(values)) for name, values in sorted(found.items())}
+
+
+def _names(store: Store) -> str:
+    if store.empty:
+        return "none, the store is empty"
+    return ", ".join(json.dumps(found.name) for found in store.client.search_experiments())
