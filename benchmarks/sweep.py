@@ -66,11 +66,11 @@ def main(
         raise UserError(f"lam={lam!r} has no meaning for reg=none alone; leave lam out, or name another regularizer")
 
     def make_sweep(data: Images, train_size: int) -> Sweep:
-        val = train_size // 10 if held_out == -1 else held_out
+        val = max(train_size // 10, len(data.classes)) if held_out == -1 else held_out
         recipe = Recipe(data.name, data.fingerprint, train_size, val, model, epochs, batch_size, lr, momentum)
         return grid(recipe, names, strengths, numbers, scope, baseline)
 
-    results = launch(make_sweep, f"sweep {','.join(names)}", **shared)
+    results = launch(make_sweep, f"sweep {','.join(names)}", model=model, **shared)
     sys.exit(int(any(result.status == "failed" for result in results)))
 
 

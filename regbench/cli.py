@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 
 from regbench import data
 from regbench.data.images import Images
 from regbench.errors import TrackingError, UserError
 
 AUTO, ALL = "auto", "all"
+FLOAT32 = np.finfo(np.float32)
 MAX_SEEDS = 10_000
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
 
@@ -68,6 +70,8 @@ def lams(text: str) -> tuple[float, ...] | None:
         if not math.isfinite(lam) or lam <= 0:
             hint = "; for lam 0 take reg=none" if lam == 0 else ""
             raise UserError(f"lam={text!r}: {item} is not a finite number above 0; {accepted}{hint}")
+        if not FLOAT32.smallest_subnormal <= lam <= FLOAT32.max:
+            raise UserError(f"lam={text!r}: {item} is outside what float32 holds, 1e-45 to 3e38")
         if lam in found:
             raise UserError(f"lam={text!r}: {item} is given more than once")
         found.append(lam)
@@ -156,7 +160,7 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
     except TrackingError as error:
         code = _fail(f"the tracking store failed: {error}. What was finished is kept: the same command continues.", 1)
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted; what was finished is kept: the same command continues", 130)
+        code = _fail("interrupted; what was finished is kept: the same command, without rerun, continues", 130)
     sys.exit(code or 0)
 
 

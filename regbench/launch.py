@@ -9,16 +9,18 @@ from rich.table import Table
 from regbench import cli
 from regbench.data import check_name
 from regbench.data.images import Images
-from regbench.sweep import Recipe, Sweep, format_seeds
+from regbench.errors import UserError
+from regbench.report.power import expected_power, seeds_needed
+from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Sweep, format_seeds
 
 LONG_SECONDS = 3600
-MIN_SEEDS = 6  # with fewer pairs no sign-flip test can reach 5 %
 
 
 def launch(
     make_sweep: Callable[[Images, int], Sweep],
     name: str,
     *,
+    model: str = NOTEBOOK,
     dataset: str,
     data_dir: str,
     train_size: str,
@@ -32,27 +34,29 @@ def launch(
     `make_sweep` gets the data and the number of training images to take. Raises UserError before anything is written.
     """
     # imported late and one by one: torch and MLflow take seconds, and what needs neither is refused at once
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     check_name(dataset)
     place = cli.device(device)
     from regbench.tracking.store import Store
 
     store = Store(None if experiment == cli.AUTO else experiment)
+    from regbench import models
+
+    models.find(model)
     data = cli.load(dataset, data_dir)
-    from regbench import models, runner
-    from regbench.data.split import check_sizes
+    from regbench import runner
+    from regbench.data.split import split
 
     sweep = make_sweep(data, len(data.train_labels) if wanted == -1 else wanted)
     for recipe in sweep.recipes:
         models.check(recipe.model, len(data.classes))
-        check_sizes(data.train_labels, recipe.train_size, recipe.val_size)
-        cli.number(
-            "batch_size",
-            recipe.batch_size,
-            f"1 to {recipe.train_size - recipe.val_size}, the number of images trained on",
-            1 <= recipe.batch_size <= recipe.train_size - recipe.val_size,
-        )
+        train_part, _ = split(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
+        if recipe.batch_size > len(train_part):
+            raise UserError(
+                f"batch_size={recipe.batch_size} is out of range: only {len(train_part)} images are trained on; "
+                "give a smaller batch_size or a larger train_size"
+            )
     plan = runner.plan(sweep, store, rerun)
     chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place.type == "cpu" else ""
     console.print(f"device: {runner.device_name(place)}{chosen}")
@@ -88,6 +92,9 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
             if part
         ]
         console.print(f"  {cell:<34} {'; '.join(parts)}")
+    methods = {(trial.regularizer, trial.scope) for trial in plan.sweep.trials if trial.regularizer != BASELINE}
+    if methods and len(methods) < len(plan.sweep.trials):
+        console.print(_power(len(methods), len({trial.seed for trial in plan.sweep.trials})))
     if not todo:
         return
     seconds = runner.estimate(plan, data, device)
@@ -97,8 +104,20 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
     console.print(f"estimated time: {timedelta(seconds=round(seconds))} (from steps measured on this device just now)")
     if seconds > LONG_SECONDS:
         seeds = len({trial.seed for trial in plan.sweep.trials})
-        fewer = f"fewer seeds (not below {MIN_SEEDS}, or no verdict is possible), " if seeds > MIN_SEEDS else ""
+        needed = seeds_needed(max(len(methods), 1))
+        fewer = f"fewer seeds (not below {needed}, or no verdict is possible), " if seeds > needed else ""
         console.print(f"to shorten it: train_size=10000, fewer epochs, {fewer}fewer lams, or a machine with a GPU")
+
+
+def _power(regularizers: int, seeds: int) -> str:
+    """Say what the report will be able to show with so many seeds, from the packaged table of simulated sweeps."""
+    needed = seeds_needed(regularizers)
+    if seeds < needed:
+        return (
+            f"evidence: {seeds} seeds are too few for a verdict on {regularizers} regularizers; take {needed} or more"
+        )
+    chances = (f"{gain:g} points {expected_power(seeds, gain, regularizers):.0%}" for gain in (0.5, 1.0, 2.0))
+    return f"evidence: the chance that {seeds} seeds show a true gain (simulated): {', '.join(chances)}"
 
 
 def _told(recipe: Recipe) -> str:
@@ -111,13 +130,9 @@ def _told(recipe: Recipe) -> str:
 
 def _print_results(console: Console, results: Sequence, runner) -> None:
     table = Table(title="means over seeds", box=None, title_justify="left")
-    table.add_column("cell", no_wrap=True)
-    for heading in ("seeds", "validation", "test", "exact zeros", "not ok"):
+    table.add_column(runner.HEADINGS[0], no_wrap=True)
+    for heading in runner.HEADINGS[1:]:
         table.add_column(heading, justify="right")
-    for cell, members in runner.cells(list(results)).items():
-        shown = [runner.mean(members, name) for name in ("val/accuracy", "test/accuracy", "sparsity/exact")]
-        numbers = ["-" if value is None else f"{value:.2%}" for value in shown]
-        bad = [result.status for result in members if result.status != "ok"]
-        notes = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
-        table.add_row(cell, str(len(members)), *numbers, notes)
+    for row in runner.table(list(results)):
+        table.add_row(*row)
     console.print(table)

@@ -45,7 +45,7 @@ def layers(weights: Mapping[str, torch.Tensor]) -> list[dict[str, object]]:
 def summary(weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Return the measures over all weight tensors together, and `compression_ratio`.
 
-    compression_ratio is the number of all trainable parameters, biases included, over that of those not exactly zero
+    `weights` are the trainable parameters. compression_ratio is their number, biases included, over that of nonzero ones
     (Blalock et al., What is the State of Neural Network Pruning?, MLSys 2020); NaN if all are zero.
     """
     floating = [w for w in weights.values() if w.is_floating_point()]

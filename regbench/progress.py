@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from regbench.sweep import Trial
@@ -32,7 +31,7 @@ class Reporter(AbstractContextManager):
         self._bar = None
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("epochs"),
@@ -76,7 +75,7 @@ class Reporter(AbstractContextManager):
         self.say(f"{self._label(trial)} {text}")
 
     def say(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _label(self, trial: Trial) -> str:
         return f"({self._position}/{self._trials}) {trial.name}"

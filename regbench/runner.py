@@ -77,15 +77,18 @@ def run(plan: Plan, data: Images, store: Store, device: torch.device, console: C
     interrupted = [run for run in abandoned if schema.KEY in run.data.tags]
     if interrupted:
         console.print(f"{len(interrupted)} trial(s) cut off earlier marked KILLED", highlight=False)
-    rerun = {key: old for key, old in plan.reused.items() if key in {trial.key for trial in plan.todo}}
-    kept = {key: old for key, old in plan.reused.items() if key not in rerun}
+    todo = {trial.key for trial in plan.todo}
+    rerun = {key: old for key, old in plan.reused.items() if key in todo}
+    kept = {key: old for key, old in plan.reused.items() if key not in todo}
     results = {
         key: Result(trial, kept[key].status, kept[key].metrics)
         for trial in plan.sweep.trials
         if (key := trial.key) in kept
     }
+    if not todo and not store.launcher and all(plan.sweep.id in old.sweeps for old in kept.values()):
+        return [results[trial.key] for trial in plan.sweep.trials]  # another run of the same name would hold nothing
     with (
-        _sigterm_as_interrupt(),
+        _interruptible(),
         SweepRun(store, plan.sweep, data, device_name(device), sequential.NAME, name) as parent,
         Reporter(plan.todo, console) as reporter,
     ):
@@ -104,9 +107,16 @@ def run(plan: Plan, data: Images, store: Store, device: torch.device, console: C
                     reporter.epoch(trial, epoch, values)
                 case Trained():
                     result = measure(event)
-                    writer.finish(trial, result.metrics, event.weights, result.status, result.reason)
-                    if trial.key in rerun:
-                        writer.supersede(rerun[trial.key].run_id, trial)
+                    old = rerun.get(trial.key)
+                    writer.finish(
+                        trial,
+                        result.metrics,
+                        event.weights,
+                        event.parameters,
+                        result.status,
+                        result.reason,
+                        replaces=old.run_id if old else None,
+                    )
                     reporter.end(trial, _told(result))
                     results[trial.key] = replace(result, metrics=last_epoch | result.metrics)
                 case Failed(reason=reason):
@@ -121,46 +131,50 @@ def run(plan: Plan, data: Images, store: Store, device: torch.device, console: C
 def measure(event: Trained) -> Result:
     """Return the final metrics of a trained trial and whether it is ok, diverged or collapsed."""
     values = metrics.final(
-        event.weights, (event.train_logits, event.train_labels), (event.test_logits, event.test_labels)
+        {name: event.weights[name] for name in event.parameters},
+        (event.train_logits, event.train_labels),
+        (event.test_logits, event.test_labels),
     )
     status, reason = "ok", ""
     if event.diverged:
         status, reason = "diverged", event.diverged
+    elif not np.isfinite([values["fit/loss"], values["test/loss"], values.get("norm/l2", 0.0)]).all():
+        # the last steps can do it without the epoch's mean loss having seen it
+        status, reason = "diverged", "the final weights, or what they predict, are not finite"
     elif metrics.collapsed(event.test_logits):
         status, reason = "collapsed", "the logits are the same for every test image"
     return Result(event.trial, status, values | {"time/trial": event.seconds}, reason)
 
 
-def cells(results: list[Result]) -> dict[str, list[Result]]:
-    """Return cell (regularizer and lam) -> results that have metrics, in the sweep's order."""
+HEADINGS = ("cell", "seeds", "validation", "test", "exact zeros", "not ok")
+
+
+def table(results: list[Result]) -> list[tuple[str, ...]]:
+    """Return a row of texts under HEADINGS per cell (regularizer and lam): means over seeds that have the metric."""
     grouped: dict[str, list[Result]] = {}
     for result in results:
         grouped.setdefault(result.trial.cell, []).append(result)
-    return grouped
+    rows = []
+    for cell, members in grouped.items():
+        shown = [_mean(members, name) for name in ("val/accuracy", "test/accuracy", "sparsity/exact")]
+        numbers = ("-" if value is None else f"{value:.2%}" for value in shown)
+        bad = [result.status for result in members if result.status != "ok"]
+        notes = ", ".join(f"{bad.count(status)} {status}" for status in dict.fromkeys(bad))
+        rows.append((cell, str(len(members)), *numbers, notes))
+    return rows
 
 
-def mean(results: list[Result], metric: str) -> float | None:
-    """Return the mean of a metric over the results that have it, None if none has."""
+def _mean(results: list[Result], metric: str) -> float | None:
     values = [result.metrics[metric] for result in results if metric in result.metrics]
     return float(np.mean(values)) if values else None
 
 
 def summary(sweep: Sweep, results: list[Result]) -> str:
-    """Return the parent run's description in Markdown: a line per cell, means over seeds."""
-    recipe = sweep.recipes[0]
-    lines = [
-        f"**{recipe.dataset}**, {len(sweep.trials)} trials. All of them, also those trained for an earlier sweep: "
-        f"`{schema.in_sweep(sweep.id)}`",
-        "",
-        "| cell | seeds | validation accuracy | test accuracy | exact zeros | not ok |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for cell, members in cells(results).items():
-        shown = [mean(members, name) for name in ("val/accuracy", "test/accuracy", "sparsity/exact")]
-        numbers = " | ".join("" if value is None else f"{value:.2%}" for value in shown)
-        bad = sum(result.status != "ok" for result in members)
-        lines.append(f"| {cell} | {len(members)} | {numbers} | {bad or ''} |")
-    return "\n".join(lines)
+    """Return the parent run's description in Markdown: the table, and how to find all trials."""
+    rule = ("---", *["---:"] * (len(HEADINGS) - 1))
+    lines = ["| " + " | ".join(row) + " |" for row in (HEADINGS, rule, *table(results))]
+    found = f"All {len(sweep.trials)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
+    return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, "", found])
 
 
 def device_name(device: torch.device) -> str:
@@ -173,14 +187,22 @@ def _told(result: Result) -> str:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Have SIGTERM end the program as Ctrl-C does, so that what is open is closed."""
+def _interruptible() -> Iterator[None]:
+    """Have SIGTERM end the program as Ctrl-C does, so that what is open is closed.
+
+    A second signal is passed over: `mlflow run` sends one after Ctrl-C, while things are being closed. A third ends it.
+    """
+    received = 0
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+        nonlocal received
+        received += 1
+        if received != 2:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,13 +2,14 @@
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ class Trial:
     def name(self) -> str:
         return f"{self.cell} seed={self.seed}"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """sha256, hex, of all that determines the result: not of the data's path, the device or the engine."""
         described = asdict(self) | {"recipe": self.recipe._decisive()}
@@ -83,7 +84,7 @@ class Sweep:
 
     trials: tuple[Trial, ...]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """12 hex digits that are the same for the same set of trials in any order."""
         return _digest(sorted(trial.key for trial in self.trials))[:12]
@@ -153,9 +154,16 @@ def _code(regularizer: str, model: str) -> str:
     ]
     if model == NOTEBOOK:
         sources.append(_class_source("regbench.models", "NotebookCNN"))
-    else:  # a user's class may lean on anything else in its file
-        sources.append(_source(model.partition(":")[0]))
+    else:
+        sources += [_source(name) for name in _own_modules(model)]
     return hashlib.sha256("\0".join(_bare(source) for source in sources).encode()).hexdigest()
+
+
+def _own_modules(model: str) -> list[str]:
+    """Return the modules in which a user's class and its bases are written: each may lean on anything in its file."""
+    module, _, name = model.partition(":")
+    bases = getattr(importlib.import_module(module), name).__mro__
+    return sorted({cls.__module__ for cls in bases if cls.__module__.partition(".")[0] not in ("torch", "builtins")})
 
 
 def _source(module: str) -> str:

@@ -137,9 +137,8 @@ def test_an_interrupt_closes_what_is_open(database, environment, elsewhere, numb
         process.kill()
         process.wait(timeout=60)
     assert process.returncode == code
-    assert (
-        errors.strip().splitlines()[-1] == "error: interrupted; what was finished is kept: the same command continues"
-    )
+    told = "error: interrupted; what was finished is kept: the same command, without rerun, continues"
+    assert errors.strip().splitlines()[-1] == told
     assert "Traceback" not in errors
     (trial,), (parent,) = runs_of(elsewhere), runs_of(elsewhere, "sweep")
     assert (trial.info.status, parent.info.status) == ("KILLED", "KILLED")

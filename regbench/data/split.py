@@ -1,5 +1,7 @@
 """Which training images a trial trains on and which it holds out for validation."""
 
+from typing import NoReturn
+
 import numpy as np
 
 from regbench.errors import UserError
@@ -34,13 +36,27 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
     The subset of `train_size` images is the same for all seeds, the validation part is drawn anew for each.
     Raises UserError if a class would be left without images.
     """
-    from sklearn.model_selection import train_test_split  # late: it takes a second, and checking sizes needs it not
+    from sklearn.model_selection import train_test_split  # late: it takes a second to import
 
     check_sizes(labels, train_size, val_size)
-    chosen = np.arange(len(labels))
-    if train_size < len(labels):
-        chosen, _ = train_test_split(chosen, train_size=train_size, stratify=labels, random_state=SUBSET_SEED)
-    if val_size == 0:
-        return np.sort(chosen), np.empty(0, dtype=np.int64)
-    train, validation = train_test_split(chosen, test_size=val_size, stratify=labels[chosen], random_state=seed)
+    train = np.arange(len(labels))
+    validation = np.empty(0, dtype=np.int64)
+    try:
+        if train_size < len(labels):
+            train, _ = train_test_split(train, train_size=train_size, stratify=labels, random_state=SUBSET_SEED)
+        if val_size:
+            train, validation = train_test_split(train, test_size=val_size, stratify=labels[train], random_state=seed)
+    except ValueError:  # a class with a single image cannot be divided
+        _refuse_rare(labels, train_size, val_size)
+    if any(len(np.unique(labels[part])) < len(np.unique(labels)) for part in (train, validation) if len(part)):
+        _refuse_rare(labels, train_size, val_size)
     return np.sort(train), np.sort(validation)
+
+
+def _refuse_rare(labels: np.ndarray, train_size: int, val_size: int) -> NoReturn:
+    classes, counts = np.unique(labels, return_counts=True)
+    rarest = counts.argmin()
+    raise UserError(
+        f"train_size={train_size} and val_size={val_size} leave a class without images to train or validate on: class "
+        f"number {classes[rarest]} has only {counts[rarest]} of {len(labels)}; add images of it, or change the sizes"
+    )

@@ -29,11 +29,14 @@ class Epoch:
 class Trained:
     """A training that ended, well or diverged: weights on the CPU, logits of the images in the data set's order.
 
+    `weights` holds buffers too; `parameters` names those that were trained.
+
     `diverged` is empty, or says where the loss stopped being finite. `seconds` is the wall time of the training.
     """
 
     trial: Trial
     weights: dict[str, torch.Tensor]
+    parameters: tuple[str, ...]
     train_logits: torch.Tensor
     train_labels: torch.Tensor
     test_logits: torch.Tensor

@@ -1,4 +1,4 @@
-"""What a seed decides: initial weights, batch order and a model's own noise; the same on every engine and device."""
+"""What a seed decides: initial weights and batch order, the same on every engine and device; a model's own noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -15,7 +15,7 @@ from regbench.data.split import split
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model, noise
 from regbench.engine.step import Update, pixels, train_step
-from regbench.errors import one_line
+from regbench.errors import UserError, one_line
 from regbench.sweep import Trial
 
 NAME = "sequential"
@@ -43,7 +43,12 @@ def train(trials: Iterable[Trial], data: Images, device: torch.device) -> Iterat
 
     The same trial gives the same weights, bit for bit, on the same machine and number of threads.
     """
-    resident = Resident(data, device)
+    try:
+        resident = Resident(data, device)
+    except RuntimeError as error:
+        raise UserError(
+            f"device={str(device)!r} cannot take the data ({one_line(error)}); free it or take device=cpu"
+        ) from error
     for trial in trials:
         yield Started(trial)
         try:
@@ -99,6 +104,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
     yield Trained(
         trial,
         weights={name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()},
+        parameters=tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad),
         train_logits=train_logits,
         train_labels=data.train_labels[train_part].cpu(),
         test_logits=test_logits,
@@ -144,7 +150,7 @@ def predict(model: nn.Module, images: torch.Tensor, positions: torch.Tensor | No
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Have a GPU take deterministic algorithms and full float32 for the block; put torch's settings back afterwards.
+    """Have a GPU take deterministic algorithms, convolutions in full float32, for the block; put the settings back.
 
     On a CPU there is nothing to choose, and the call would import torch's compiler, which takes seconds.
     """

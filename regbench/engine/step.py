@@ -52,7 +52,7 @@ def train_step(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Train on one batch, images uint8 [N, 3, 32, 32]; return its mean cross-entropy, logits [N, C] and the penalty.
 
-    All three are from before the update and on the device.
+    All three are from before the update; nothing is read back from the device.
     """
     update.optimizer.zero_grad()
     logits = model(pixels(images))

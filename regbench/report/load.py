@@ -47,7 +47,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     """
     if store.experiment_id is None:
         raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
-    parts = [f"tags.`{schema.KIND}` = 'trial'", schema.in_sweep(sweep) if sweep else "", condition]
+    parts = [schema.in_sweep(sweep) if sweep else f"tags.`{schema.KIND}` = 'trial'", condition]
     found = store.search(" and ".join(part for part in parts if part))
     every = store.search("")
     if not found:

@@ -131,8 +131,8 @@ def _verdicts(analysis: Analysis) -> str:
     lines.append(
         f"{_seeds(len(analysis.seeds)).capitalize()} ({format_seeds(analysis.seeds)}), paired; lam chosen on the mean "
         "validation accuracy; test accuracy after the last epoch. Bold: within the best one's interval. The difference "
-        "is that of seeds tested at the lam which the other seeds choose, so that it is not biased by the choice and need "
-        f"not equal the difference of the two test accuracies.{exploratory}"
+        "is that of seeds tested at the lam which the other seeds choose: it is not biased by the choice, and need not "
+        f"equal the difference of the two test accuracies.{exploratory}"
     )
     edges = [name for name, comparison in found.items() if comparison.selection.edge in ("lowest", "highest")]
     if edges:
@@ -210,8 +210,8 @@ def _method(analysis: Analysis) -> str:
         "",
         "The seed is the unit: seed s gives the same initial weights, batch order and validation part to every "
         "regularizer and lam. Intervals are Student's t at 95 % (ddof 1). p is that of an exact sign-flip test of the "
-        f"paired differences, adjusted by Holm over the {family} comparison{'s' if family > 1 else ''}. P(better) is the "
-        "probability that a training with the regularizer beats one without, with a bootstrap interval over seeds. "
+        f"paired differences, adjusted by Holm over the {family} comparison{'s' if family > 1 else ''}. P(better) is "
+        "the probability that a training with the regularizer beats one without, with a bootstrap interval over seeds. "
         f"Equivalent: the whole interval lies within {100 * statistics.MARGIN:g} percentage points. Where several lams "
         "are nearly tied on validation, a verdict must hold for all of them.",
     ]

@@ -1,7 +1,8 @@
 """The files of a trial's run: its weights, a table of its layers, histograms and the output layer's bar plot."""
 
 import csv
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +12,38 @@ from safetensors.torch import save_file
 
 from regbench import metrics
 
+log = logging.getLogger(__name__)
 COLOUR = "#4477aa"
 MODEL = "model.safetensors"
 
 
-def write(folder: Path, weights: Mapping[str, torch.Tensor], title: str) -> None:
-    """Write model.safetensors, layers.csv, histograms.png and <output layer>.png of `weights` into `folder`."""
+def write(folder: Path, weights: Mapping[str, torch.Tensor], parameters: Collection[str], title: str) -> None:
+    """Write model.safetensors, layers.csv, histograms.png and <output layer>.png into `folder`.
+
+    `weights` is all that is needed to use the model; tables and plots show those named in `parameters`.
+    """
     # clones, since safetensors refuses tensors that share memory
     save_file({name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / MODEL)
     # safetensors makes files that only their owner reads, and a copy keeps that
     (folder / MODEL).chmod(0o644)
-    matrices = {name: w.detach().cpu().float().numpy() for name, w in metrics.regularized(weights).items()}
+    matrices = metrics.regularized({name: weights[name] for name in parameters})
     if not matrices:
         return
-    rows = metrics.layers(weights)
+    rows = metrics.layers(matrices)
     with (folder / "layers.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    histograms(matrices, title).savefig(folder / "histograms.png", dpi=100)
-    name, output = list(matrices.items())[-1]
+    # float64: the histogram of nearly equal float32 numbers has no room for its bins
+    arrays = {name: w.detach().cpu().double().numpy() for name, w in matrices.items()}
+    name, output = list(arrays.items())[-1]
     layer = name.removesuffix(".weight")
-    bars(output, f"{title}: {layer}").savefig(folder / f"{layer}.png", dpi=100)
+    plots = {"histograms": lambda: histograms(arrays, title), layer: lambda: bars(output, f"{title}: {layer}")}
+    for file_name, plot in plots.items():
+        try:
+            plot().savefig(folder / f"{file_name}.png", dpi=100)
+        except (ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
+            log.warning("%s: %s.png is left out: %s", title, file_name, error)
 
 
 def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:

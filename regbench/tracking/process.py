@@ -18,6 +18,8 @@ def alive(owner: str) -> bool | None:
         return None
     try:
         # a process id is used again, a process id with its start time is not
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == start
+        found = psutil.Process(int(pid))
+        # nor does a zombie run any more: where nobody collects it, it stays for ever
+        return f"{found.create_time():.2f}" == start and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False

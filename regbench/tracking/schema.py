@@ -17,10 +17,11 @@ PARENT = "mlflow.parentRunId"
 NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
+SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
 
 
 def trial_params(trial: Trial) -> dict[str, str]:
-    """Return every field of the trial as the text that the UI shows, filters and compares."""
+    """Return every field of the trial but the data's fingerprint, as text that the UI shows, filters and compares."""
     fields = asdict(trial)
     recipe = fields.pop("recipe")
     recipe.pop("fingerprint")
@@ -30,4 +31,4 @@ def trial_params(trial: Trial) -> dict[str, str]:
 
 def in_sweep(sweep_id: str) -> str:
     """Return the filter that finds a sweep's trials, also those trained for an earlier sweep."""
-    return f"tags.`{SWEEP}` LIKE '%{sweep_id}%'"
+    return f"tags.`{KIND}` = 'trial' and tags.`{SWEEP}` LIKE '%{sweep_id}%'"

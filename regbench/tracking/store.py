@@ -1,5 +1,6 @@
 """The MLflow tracking store: opened after a check that it can be written, searched page by page."""
 
+import json
 import logging
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from regbench.errors import UserError, one_line
+from regbench.errors import TrackingError, UserError, one_line
 from regbench.sweep import Recipe
 from regbench.tracking import process, schema
 
@@ -31,7 +32,6 @@ class FinishedTrial:
     """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under."""
 
     run_id: str
-    key: str
     status: str
     metrics: dict[str, float]
     parent: str
@@ -78,7 +78,7 @@ class Store:
             for run in self.search(condition):
                 tags = run.data.tags
                 if schema.KEY in tags and schema.SUPERSEDED not in tags:
-                    found.setdefault(tags[schema.KEY], _finished(run))
+                    found[tags[schema.KEY]] = _finished(run)  # the newest counts
         return found
 
     def search(self, condition: str) -> list[Run]:
@@ -113,17 +113,36 @@ class Store:
         running = [run for run in self.search("attributes.status = 'RUNNING'") if schema.OWNER in run.data.tags]
         for run in running:
             owner = run.data.tags[schema.OWNER]
-            if owner != mine and process.alive(owner) and run.data.tags.get(schema.KEY) in keys:
+            if owner != mine and process.alive(owner) and not keys.isdisjoint(self._keys(run)):
                 pid = owner.rsplit(":", 2)[1]
                 raise UserError(
-                    f"process {pid} is training {run.info.run_name!r} of this sweep at this moment: wait for it, "
-                    "or end it, then run the same command again; it continues where that one stopped"
+                    f"process {pid} is training trials of this sweep at this moment ({run.info.run_name}): wait for "
+                    "it, or end it, then run the same command again; it continues where that one stopped"
                 )
         abandoned = [run for run in running if process.alive(run.data.tags[schema.OWNER]) is False]
-        for run in abandoned:
-            self.client.set_tag(run.info.run_id, schema.STATUS, "interrupted")
-            self.client.set_terminated(run.info.run_id, "KILLED")
+        with self.writing():
+            for run in abandoned:
+                self.client.set_tag(run.info.run_id, schema.STATUS, "interrupted")
+                self.client.set_terminated(run.info.run_id, "KILLED")
         return abandoned
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what MLflow raises while a sweep runs into a TrackingError."""
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            raise TrackingError(one_line(error)) from error
+
+    def _keys(self, run: Run) -> set[str]:
+        """Return the keys of the trials that a running process works on: a trial's own, or all of a sweep's."""
+        if schema.KEY in run.data.tags:
+            return {run.data.tags[schema.KEY]}
+        try:
+            path = self.client.download_artifacts(run.info.run_id, schema.SWEEP_FILE)
+            return {trial["key"] for trial in json.loads(Path(path).read_text())["trials"]}
+        except (MlflowException, OSError):  # it has only just started
+            return set()
 
     def _surrounding(self) -> str:
         if self.launcher:
@@ -147,7 +166,6 @@ def _finished(run: Run) -> FinishedTrial:
     tags = run.data.tags
     return FinishedTrial(
         run_id=run.info.run_id,
-        key=tags[schema.KEY],
         status=tags.get(schema.STATUS, ""),
         metrics=dict(run.data.metrics),
         parent=tags.get(schema.PARENT, ""),
@@ -163,7 +181,7 @@ def _check_sqlite(uri: str) -> bool:
     path = Path(uri.removeprefix(SQLITE))
     try:
         if path.exists():
-            connection = sqlite3.connect(f"file:{path.resolve()}?mode=rw", uri=True)
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
             try:
                 connection.execute("PRAGMA schema_version").fetchone()
             finally:

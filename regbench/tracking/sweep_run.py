@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from mlflow.entities import Dataset
+from mlflow.exceptions import MlflowException
 
 from regbench import environment
 from regbench.data.images import Images
+from regbench.errors import TrackingError
 from regbench.sweep import Sweep
 from regbench.tracking import process, schema
 from regbench.tracking.store import FinishedTrial, Store
@@ -26,12 +28,19 @@ class SweepRun:
         self._data = data
         self._summary = ""
         self._outcome = "KILLED"
+        self._launcher: str | None = None  # the run of `mlflow run`, where it is not the parent itself
 
     def __enter__(self) -> "SweepRun":
+        with self._store.writing():
+            self._open()
+        return self
+
+    def _open(self) -> None:
         client, experiment_id = self._store.client, self._store.create()
         launcher = self._store.launcher
-        # MLflow ends the run that it started itself
-        self._own = launcher is None or client.get_run(launcher).info.experiment_id != experiment_id
+        if launcher and client.get_run(launcher).info.experiment_id != experiment_id:
+            self._launcher = launcher
+            launcher = None
         tags = {
             schema.KIND: "sweep",
             schema.SWEEP: self._sweep.id,
@@ -41,7 +50,7 @@ class SweepRun:
             **self._tags,
             **environment.tags(),
         }
-        if self._own:
+        if launcher is None:
             tags[schema.SOURCE] = "regbench"
             self.run_id = client.create_run(experiment_id, tags=tags, run_name=self._name).info.run_id
         else:
@@ -49,12 +58,11 @@ class SweepRun:
             client.update_run(launcher, name=self._name)
             for key, value in tags.items():
                 client.set_tag(launcher, key, value)
-        if self._own and launcher:
-            client.set_tag(launcher, schema.KIND, "launcher")
-            client.set_tag(
-                launcher, schema.NOTE, f"The sweep is run `{self.run_id}` of the experiment `{self._store.experiment}`."
-            )
-        client.log_dict(self.run_id, self._described(), "sweep.json")
+        if self._launcher:
+            client.set_tag(self._launcher, schema.KIND, "launcher")
+            note = f"The sweep is run `{self.run_id}` of the experiment `{self._store.experiment}`."
+            client.set_tag(self._launcher, schema.NOTE, note)
+        client.log_dict(self.run_id, self._described(), schema.SWEEP_FILE)
         self.writer = Writer(
             client,
             experiment_id,
@@ -62,7 +70,6 @@ class SweepRun:
             {schema.SWEEP: self._sweep.id, **self._tags},
             _dataset(self._data),
         )
-        return self
 
     def adopt(self, reused: Sequence[FinishedTrial]) -> None:
         """Put trials that are finished already into this sweep.
@@ -72,33 +79,47 @@ class SweepRun:
         """
         client = self._store.client
         cut_off: dict[str, bool] = {}
-        for trial in reused:
-            same = self._sweep.id in trial.sweeps
-            if not same:
-                client.set_tag(trial.run_id, schema.SWEEP, " ".join(sorted({*trial.sweeps, self._sweep.id})))
-            if trial.parent and trial.parent not in cut_off:
-                run = client.get_run(trial.parent)
-                ours = run.data.tags.get(schema.SWEEP) == self._sweep.id
-                cut_off[trial.parent] = ours and run.info.status in ("KILLED", "FAILED")
-            if cut_off.get(trial.parent):
-                client.set_tag(trial.run_id, schema.PARENT, self.run_id)
-        for parent, was_cut_off in cut_off.items():
-            if was_cut_off:
-                client.set_tag(parent, schema.CONTINUED, self.run_id)
+        with self._store.writing():
+            for trial in reused:
+                if self._sweep.id not in trial.sweeps:
+                    client.set_tag(trial.run_id, schema.SWEEP, " ".join(sorted({*trial.sweeps, self._sweep.id})))
+                if trial.parent not in cut_off:
+                    cut_off[trial.parent] = self._was_cut_off(trial.parent)
+                if cut_off[trial.parent]:
+                    client.set_tag(trial.run_id, schema.PARENT, self.run_id)
+
+    def _was_cut_off(self, parent: str) -> bool:
+        """Tell whether `parent` is an unfinished start of this sweep, which is then marked as continued, or gone."""
+        client = self._store.client
+        try:
+            run = client.get_run(parent)
+        except MlflowException:
+            return True
+        ours = run.data.tags.get(schema.SWEEP) == self._sweep.id and run.info.status in ("KILLED", "FAILED")
+        if ours:
+            client.set_tag(parent, schema.CONTINUED, self.run_id)
+        return ours
 
     def end(self, summary: str, complete: bool) -> None:
         """Say how the sweep ended: its Markdown summary, and whether every trial has a result."""
         self._summary, self._outcome = summary, "FINISHED" if complete else "FAILED"
 
     def __exit__(self, kind: object, *_: object) -> None:
+        outcome = "KILLED"
         try:
             self.writer.close()
+            outcome = self._outcome
         finally:
-            client = self._store.client
-            if self._summary:
-                client.set_tag(self.run_id, schema.NOTE, self._summary)
-            if self._own or kind is not None:
-                client.set_terminated(self.run_id, self._outcome if kind is None else "KILLED")
+            try:
+                with self._store.writing():
+                    if self._summary:
+                        self._store.client.set_tag(self.run_id, schema.NOTE, self._summary)
+                    # `mlflow run` leaves a run alone that has ended, and may itself have been killed
+                    self._store.client.set_terminated(self.run_id, outcome)
+            except TrackingError:
+                # what ended the sweep is told, not that the store could not be told of it
+                if kind is None and outcome != "KILLED":
+                    raise
 
     def _described(self) -> Mapping[str, object]:
         return {

@@ -4,7 +4,7 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from regbench.tracking import artifacts, process, schema
 FLUSH_SECONDS = 15.0
 # writes that may wait: a trial is three of them, so little is lost in a crash and few weights are kept in memory
 MAX_WAITING = 3
-MAX_METRICS = 1000  # of one call, the REST API's limit
 
 
 class Writer:
@@ -55,21 +54,27 @@ class Writer:
             self._submit(self._log, trial.key, self._take(trial))
 
     def finish(
-        self, trial: Trial, metrics: Mapping[str, float], weights: Mapping[str, torch.Tensor], status: str, reason: str
+        self,
+        trial: Trial,
+        metrics: Mapping[str, float],
+        weights: Mapping[str, torch.Tensor],
+        parameters: Collection[str],
+        status: str,
+        reason: str,
+        replaces: str | None = None,
     ) -> None:
-        """Write the final metrics and artifacts, then mark the run FINISHED: what is FINISHED is complete."""
+        """Write the final metrics and artifacts, then mark the run FINISHED: what is FINISHED is complete.
+
+        `parameters` are the names of those `weights` that are trained; `replaces` is the id of an earlier finished run.
+        """
         final = self._take(trial) + _metrics(metrics, trial.recipe.epochs)
         tags = {schema.STATUS: status} | ({schema.REASON: reason} if reason else {})
-        self._submit(self._finish, trial, final, dict(weights), tags)
+        self._submit(self._finish, trial, final, dict(weights), parameters, tags, replaces)
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Mark the trial's run FAILED; it is trained again when the sweep is run again."""
         tags = {schema.STATUS: "failed", schema.REASON: reason}
         self._submit(self._end, trial, self._take(trial), tags, "FAILED")
-
-    def supersede(self, run_id: str, trial: Trial) -> None:
-        """Mark an earlier finished run as replaced by the one just written for `trial`."""
-        self._submit(lambda: self._client.set_tag(run_id, schema.SUPERSEDED, self._finished_run))
 
     def close(self) -> None:
         """Wait until everything is written; runs of trials that did not end are marked KILLED."""
@@ -119,18 +124,24 @@ class Writer:
 
     def _log(self, key: str, metrics: list[Metric], tags: Mapping[str, str] | None = None) -> None:
         run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
-        for first in range(0, max(len(metrics), 1), MAX_METRICS):
-            self._client.log_batch(self._runs[key], metrics=metrics[first : first + MAX_METRICS], tags=run_tags)
-            run_tags = []
+        self._client.log_batch(self._runs[key], metrics=metrics, tags=run_tags)
 
     def _finish(
-        self, trial: Trial, metrics: list[Metric], weights: Mapping[str, torch.Tensor], tags: Mapping[str, str]
+        self,
+        trial: Trial,
+        metrics: list[Metric],
+        weights: Mapping[str, torch.Tensor],
+        parameters: Collection[str],
+        tags: Mapping[str, str],
+        replaces: str | None,
     ) -> None:
         with tempfile.TemporaryDirectory(prefix="regbench-") as folder:
-            artifacts.write(Path(folder), weights, trial.name)
+            artifacts.write(Path(folder), weights, parameters, trial.name)
             self._client.log_artifacts(self._runs[trial.key], folder, "weights")
-        self._finished_run = self._runs[trial.key]
+        run_id = self._runs[trial.key]
         self._end(trial, metrics, tags, "FINISHED")
+        if replaces:
+            self._client.set_tag(replaces, schema.SUPERSEDED, run_id)
 
     def _end(self, trial: Trial, metrics: list[Metric], tags: Mapping[str, str], status: str) -> None:
         self._log(trial.key, metrics, tags)

@@ -49,3 +49,13 @@ def test_no_validation_part():
 def test_sizes_that_cannot_be_are_named(train_size, val_size, message):
     with pytest.raises(UserError, match=message):
         check_sizes(LABELS, train_size, val_size)
+
+
+@pytest.mark.parametrize(
+    ("counts", "train_size", "val_size"),
+    [((50, 50, 1), 101, 10), ((500, 500, 10), 100, 10), ((500, 500, 2), 1002, 100)],
+)
+def test_a_class_too_rare_to_divide_is_named(counts, train_size, val_size):
+    labels = np.repeat(np.arange(3), counts)
+    with pytest.raises(UserError, match=f"class number 2 has only {counts[2]} of"):
+        split(labels, train_size, val_size, 0)

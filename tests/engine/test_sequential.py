@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regbench import metrics
+from regbench import metrics, runner
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model
@@ -125,6 +125,20 @@ def test_a_diverged_trial_stops_and_says_when(recipe, images):
     events = run([trial], images)
     assert events[-1].diverged.startswith("the training loss is nan in epoch")
     assert sum(isinstance(event, Epoch) for event in events) < 30
+
+
+def test_weights_that_the_last_step_broke_are_diverged_too(recipe, images):
+    trial = Trial(dataclasses.replace(recipe, lr=100.0, epochs=1, batch_size=80), "l2", 1e36, 0)
+    (trained,) = results([trial], images).values()
+    assert not trained.diverged
+    assert runner.measure(trained).status == "diverged"
+
+
+def test_metrics_are_of_what_is_trained_and_not_of_running_statistics(recipe, images):
+    trial = Trial(dataclasses.replace(recipe, model="tests.networks:Noisy"), "none", 0.0, 0)
+    (trained,) = results([trial], images).values()
+    assert "body.4.running_mean" in trained.weights
+    assert not [name for name in trained.parameters if "running" in name]
 
 
 def test_a_huge_penalty_collapses_the_network(recipe, images):

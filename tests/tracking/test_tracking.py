@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from regbench import runner
 from regbench.errors import TrackingError, UserError
 from regbench.sweep import Recipe, grid
-from regbench.tracking import process, schema
+from regbench.tracking import artifacts, process, schema
 from regbench.tracking import store as store_module
 from regbench.tracking import writer as writer_module
 from regbench.tracking.store import Store
@@ -101,7 +102,7 @@ def test_what_is_finished_is_skipped_and_found_by_its_sweep(sweep, images):
     results = train(larger, images)
     assert len(runs()) == 6
     assert all("val/accuracy" in result.metrics for result in results)
-    assert len(Store("e").search(schema.in_sweep(larger.id) + f" and tags.`{schema.KIND}` = 'trial'")) == 6
+    assert len(Store("e").search(schema.in_sweep(larger.id))) == 6
     # trials of another sweep that is complete stay listed under it
     first, second = runs("sweep")
     assert len([run for run in runs() if run.data.tags[schema.PARENT] == first.info.run_id]) == 4
@@ -198,6 +199,21 @@ def test_runs_of_a_dead_process_are_marked_killed(sweep, images):
     assert len([run for run in runs() if run.info.status == "FINISHED"]) == 4
 
 
+def test_a_zombie_is_not_alive():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        found = psutil.Process(child.pid)
+        owner = f"{process.current().rsplit(':', 2)[0]}:{child.pid}:{found.create_time():.2f}"
+        assert process.alive(owner) is True
+        child.kill()
+        while found.status() != psutil.STATUS_ZOMBIE:  # nobody has collected it yet
+            pass
+        assert process.alive(owner) is False
+    finally:
+        child.kill()
+        child.wait(timeout=60)
+
+
 def test_a_process_id_in_use_again_is_not_the_owner():
     host, pid, _ = process.current().rsplit(":", 2)
     assert process.alive(f"{host}:{pid}:1.00") is False
@@ -206,8 +222,6 @@ def test_a_process_id_in_use_again_is_not_the_owner():
 
 
 def test_a_trial_that_another_process_trains_now_is_refused(sweep, images):
-    import psutil
-
     parent = psutil.Process(os.getppid())
     host = process.current().rsplit(":", 2)[0]
     stale_run(sweep, f"{host}:{parent.pid}:{parent.create_time():.2f}")
@@ -227,6 +241,53 @@ def test_a_store_that_fails_in_mid_sweep_ends_it_with_what_happened(sweep, image
         train(sweep, images)
     assert len(calls) == 1
     assert not [run for run in runs() if run.info.status == "FINISHED"]
+
+
+def test_a_store_that_fails_at_the_last_trial_leaves_a_sweep_that_continues(sweep, images, monkeypatch):
+    write, count = MlflowClient.log_artifacts, iter(range(100))
+
+    def fail_at_the_last(self, *args, **kwargs):
+        if next(count) == len(sweep.trials) - 1:
+            raise OSError("disk full")
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", fail_at_the_last)
+    with pytest.raises(TrackingError, match="disk full"):
+        train(sweep, images)
+    assert [run.info.status for run in runs("sweep")] == ["KILLED"]
+    train(sweep, images)
+    finished = [run for run in runs() if run.info.status == "FINISHED"]
+    assert len(finished) == 4
+    assert {run.data.tags[schema.PARENT] for run in finished} == {runs("sweep")[-1].info.run_id}
+
+
+def test_a_sweep_that_another_process_works_on_is_refused_whichever_trial_it_is_at(sweep, images):
+    parent = psutil.Process(os.getppid())
+    store = Store("e")
+    host = process.current().rsplit(":", 2)[0]
+    tags = {schema.OWNER: f"{host}:{parent.pid}:{parent.create_time():.2f}", schema.KIND: "sweep"}
+    run_id = store.client.create_run(store.create(), tags=tags).info.run_id
+    store.client.log_dict(run_id, {"trials": [{"key": sweep.trials[-1].key}]}, schema.SWEEP_FILE)
+    with pytest.raises(UserError, match=f"process {parent.pid} is training"):
+        train(sweep, images)
+
+
+def test_nothing_new_is_made_when_all_is_finished(sweep, images):
+    first = train(sweep, images)
+    second = train(sweep, images)
+    assert len(runs("sweep")) == 1
+    assert [result.metrics["test/accuracy"] for result in first] == [
+        result.metrics["test/accuracy"] for result in second
+    ]
+
+
+def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path, caplog):
+    weights = {"w": 0.5 + torch.rand(40, 40) * 1e-6, "out.weight": torch.full((4, 4), 3e38), "count": torch.ones(3, 3)}
+    artifacts.write(tmp_path, weights, ["w", "out.weight"], "title")
+    assert set(load_file(tmp_path / "model.safetensors")) == {"w", "out.weight", "count"}
+    assert [row["layer"] for row in csv.DictReader((tmp_path / "layers.csv").open())] == ["w", "out.weight"]
+    weights["w"] = torch.full((3, 3), torch.nan)
+    artifacts.write(tmp_path, weights, ["w", "out.weight"], "title")
 
 
 def test_nothing_is_made_before_it_is_needed(sweep, elsewhere):
