@@ -106,7 +106,7 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
         seeds = len({trial.seed for trial in plan.sweep.trials})
         needed = seeds_needed(max(len(methods), 1))
         fewer = f"fewer seeds (not below {needed}, or no verdict is possible), " if seeds > needed else ""
-        console.print(f"to shorten it: train_size=10000, fewer epochs, {fewer}fewer lams, or a machine with a GPU")
+        console.print(f"to shorten it: a smaller train_size, fewer epochs, {fewer}fewer lams, or a machine with a GPU")
 
 
 def _power(regularizers: int, seeds: int) -> str:

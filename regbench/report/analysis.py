@@ -73,9 +73,9 @@ def analyse(runs: Runs) -> Analysis:
 
 
 def _grouped(trials: pd.DataFrame):
-    """Give ((method, lam), trials), none first, lams rising."""
+    """Give ((method, lam), trials), none first, lams rising; trials by seed, since sums depend on their order."""
     order = {name: place for place, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
-    groups = dict(list(trials.groupby(["method", "lam"])))
+    groups = dict(list(trials.sort_values("seed", kind="stable").groupby(["method", "lam"])))
     return sorted(groups.items(), key=lambda item: (order[item[0][0]], item[0][1]))
 
 

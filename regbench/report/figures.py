@@ -1,13 +1,14 @@
 """The report's figures: each a function of tidy frames, returning a matplotlib Figure."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regbench.files import atomic
@@ -17,6 +18,8 @@ from regbench.sweep import BASELINE, format_lam
 
 BASELINE_COLOUR = "#555555"
 MARKERS = "osD^vP*X<>"
+# a lam that ruins the network would squeeze all others into a line: what lies further below `none` is named at the edge
+SHOWN_BELOW = 0.10
 # the same runs must give the same bytes, so nothing random or dated goes into a file
 RC = {"svg.hashsalt": "regbench", "svg.fonttype": "none", "savefig.dpi": 130, "font.size": 9}
 
@@ -48,12 +51,17 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def _against_lam(analysis: Analysis, trials: pd.DataFrame, metric: str, prefix: str, label: str) -> Figure:
-    """One panel per method over lam (log): a dot per seed, mean and 95 % interval; `none` as a band."""
+def _against_lam(
+    analysis: Analysis, trials: pd.DataFrame, metric: str, prefix: str, label: str, floor: bool = False
+) -> Figure:
+    """One panel per method over lam (log): a dot per seed, mean and 95 % interval; `none` as a band.
+
+    With `floor`, cells far below `none` are named at the lower edge instead of setting the scale.
+    """
     methods = [name for name in analysis.methods if name != BASELINE] or [BASELINE]
     columns = min(3, len(methods))
     rows = math.ceil(len(methods) / columns)
-    figure = Figure(figsize=(3.3 * columns + 0.5, 2.8 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(3.3 * columns + 0.8, 2.8 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     palette = colours(analysis.methods)
     counted = trials[trials["seed"].isin(analysis.seeds) & (trials["outcome"] != "diverged")]
@@ -79,18 +87,32 @@ def _against_lam(analysis: Analysis, trials: pd.DataFrame, metric: str, prefix: 
             if chosen is not None:
                 axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
         axis.set(title=method, xlabel="lam")
+    if floor and len(base) and (cells[prefix] < base[prefix].iloc[0] - SHOWN_BELOW).any():
+        _cut_below(axes[: len(methods)], methods, cells, prefix, base[prefix].iloc[0] - SHOWN_BELOW)
     for axis in axes[::columns]:
         axis.set_ylabel(label)
     for axis in axes[len(methods) :]:
         axis.remove()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, 2 * columns), frameon=False, fontsize="small"
+    )
     return figure
+
+
+def _cut_below(axes: Sequence[Axes], methods: Sequence[str], cells: pd.DataFrame, prefix: str, floor: float) -> None:
+    shown = cells[cells[prefix] >= floor]
+    low = min(floor, np.nanmin(shown[f"{prefix}_low"].fillna(shown[prefix])))
+    axes[0].set_ylim(bottom=100 * max(low, floor - SHOWN_BELOW))
+    for axis, method in zip(axes, methods, strict=True):
+        for _, cell in cells[(cells["method"] == method) & (cells[prefix] < floor)].iterrows():
+            axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
+                          xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
 
 
 @styled
 def accuracy_against_lam(analysis: Analysis, trials: pd.DataFrame) -> Figure:
-    return _against_lam(analysis, trials, "test/accuracy", "test", "test accuracy, %")
+    return _against_lam(analysis, trials, "test/accuracy", "test", "test accuracy, %", floor=True)
 
 
 @styled
@@ -183,13 +205,14 @@ def layer_sparsity(analysis: Analysis, layers: pd.DataFrame) -> Figure:
     ])  # fmt: skip
     order = list(dict.fromkeys(own["layer"]))
     methods = [method for method in analysis.methods if method in set(own["method"])]
-    figure = Figure(figsize=(1.1 * len(order) * 2 + 2.4, 0.45 * len(methods) + 1.5), layout="constrained")
+    figure = Figure(figsize=(1.3 * len(order) + 2.0, 0.45 * len(methods) + 1.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, metric, title in zip(
         axes, ("sparsity/exact", "sparsity/abs_1e-3"), ("exact zeros, %", "|w| < 1e-3, %"), strict=True
     ):
         table = 100 * own.pivot_table(index="method", columns="layer", values=metric).loc[methods, order]
-        sns.heatmap(table, ax=axis, annot=True, fmt=".1f", vmin=0, vmax=100, cmap="viridis_r", cbar=False,
+        table.columns = [name.removesuffix(".weight") for name in table.columns]
+        sns.heatmap(table, ax=axis, annot=True, fmt=".1f", linewidths=1, vmin=0, vmax=100, cmap="viridis_r", cbar=False,
                     annot_kws={"size": 8})  # fmt: skip
         axis.set(title=title, xlabel="", ylabel="")
         axis.tick_params(axis="x", rotation=35)

@@ -60,7 +60,7 @@ def _first_paragraph(runs: Runs, analysis: Analysis) -> str:
     sentences = [f"Without regularization the test accuracy is {_percent(base['test'])} (mean over {_seeds(seeds)})."]
     groups = {verdict: [name for name in found if found[name].verdict is verdict] for verdict in Verdict}
     for verdict, word in ((Verdict.BETTER, "helped"), (Verdict.WORSE, "hurt")):
-        told = [f"{_code(name)} by {_gain(found[name])}{_cost(name, analysis)}" for name in groups[verdict]]
+        told = [f"{_code(name)} by {_gain(found[name], _cost(name, analysis))}" for name in groups[verdict]]
         if told:
             sentences.append(f"**What {word}: {_list(told)}.**")
     if groups[Verdict.EQUIVALENT]:
@@ -92,7 +92,7 @@ def _cost(name: str, analysis: Analysis) -> str:
         told.append(f"{_percent(own['sparsity/exact'])} of the weights exactly zero")
     if base["time/trial"] > 0 and math.isfinite(own["time/trial"]):
         told.append(f"{own['time/trial'] / base['time/trial']:.1f} times the training time")
-    return f" ({', '.join(told)})" if told else ""
+    return "".join(f"; {part}" for part in told)
 
 
 def _verdicts(analysis: Analysis) -> str:
@@ -188,7 +188,7 @@ def _layers(analysis: Analysis, layers: pd.DataFrame) -> str:
 def _left_out(runs: Runs, analysis: Analysis) -> str:
     lines = [f"* {escape(note)}" for note in analysis.notes]
     for outcome in ("diverged", "collapsed"):
-        names = runs.trials.loc[runs.trials["outcome"] == outcome, "name"]
+        names = sorted(runs.trials.loc[runs.trials["outcome"] == outcome, "name"])
         if len(names):
             lines.append(f"* {len(names)} {outcome}: {', '.join(_code(name) for name in names)}.")
     for (status, reason), group in runs.others.groupby(["status", "reason"], sort=True):
@@ -266,8 +266,8 @@ def _interval_of(cell: pd.Series, name: str) -> Interval:
     return Interval(cell[name], cell[f"{name}_low"], cell[f"{name}_high"], cell["n"], statistics.LEVEL)
 
 
-def _gain(found: Comparison) -> str:
-    return f"{abs(100 * found.difference.mean):.1f} points (95 % interval {_range(found.difference)})"
+def _gain(found: Comparison, cost: str) -> str:
+    return f"{abs(100 * found.difference.mean):.1f} points (95 % interval {_range(found.difference)}{cost})"
 
 
 def _range(interval: Interval, unit: str = "") -> str:

@@ -1,0 +1,113 @@
+"""Make the golden test's fixture: invented trials with every case that a report must tell of.
+
+Run `python -m tests.report.make_fixture` after a change of what a report is made of, and look at what changes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from regbench.report import build
+from regbench.report.analysis import analyse
+from regbench.report.build import Material
+from regbench.report.load import Runs
+
+HERE = Path(__file__).parent / "fixture"
+SEEDS = 8
+# method -> lam -> gain over `none` in points, share of exact zeros
+GRIDS = {
+    "none": {0.0: (0.0, 0.0)},
+    "l1": {1e-5: (1.6, 0.0), 1e-4: (0.2, 0.0), 1e-3: (-55.0, 0.0)},
+    "l2": {1e-4: (0.1, 0.0), 1e-3: (0.3, 0.0), 1e-2: (-3.0, 0.0)},
+    "weight_decay": {1e-4: (0.0, 0.0), 1e-3: (-0.1, 0.0), 1e-2: (-2.0, 0.0)},
+    "my|prox <b>": {1e-5: (-0.5, 0.3), 1e-4: (-1.5, 0.9)},
+}
+LAYERS = {"conv1.weight": 432, "l1.weight": 2_097_152, "l3.weight": 10_240}
+
+
+def trials() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    shared = random.normal(0, 0.4, SEEDS)
+    rows = []
+    for method, grid in GRIDS.items():
+        for lam, (gain, zeros) in grid.items():
+            for seed in range(SEEDS):
+                accuracy = max(10.0, 65 + gain + shared[seed] + random.normal(0, 0.25))
+                outcome = "collapsed" if accuracy == 10.0 else "ok"
+                if (method, lam, seed) == ("l2", 1e-2, 3):
+                    outcome = "diverged"
+                rows.append({
+                    "run_id": f"run{len(rows)}", "name": f"{method} lam={lam:g} seed={seed}", "outcome": outcome,
+                    "key": f"key{len(rows)}", "recipe": "0123456789ab", "parent": "parent", "device": "cpu",
+                    "engine": "sequential", "ended": 1_767_225_600_000 + 1000 * len(rows), "method": method,
+                    "regularizer": method, "lam": lam, "seed": seed,
+                    "val/accuracy": round((accuracy + random.normal(0, 0.3)) / 100, 4),
+                    "test/accuracy": round(accuracy / 100, 4), "gap/accuracy": round(0.2 - gain / 100, 4),
+                    "sparsity/exact": zeros, "sparsity/abs_1e-3": round(zeros + 0.03, 4),
+                    "compression_ratio": round(1 / (1 - zeros), 4),
+                    "time/trial": 30.0 if method == "none" else 33.0,
+                })  # fmt: skip
+    table = pd.DataFrame(rows)
+    # cut off: one cell lacks a seed
+    return table[~((table["method"] == "weight_decay") & (table["lam"] == 1e-4) & (table["seed"] == 7))]
+
+
+def epochs(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for trial in table.itertuples():
+        final = table.loc[trial.Index, "val/accuracy"]
+        for epoch in (1, 2, 3):
+            rows.append({
+                "run_id": trial.run_id, "method": trial.method, "lam": trial.lam, "seed": trial.seed, "epoch": epoch,
+                "train/loss": 2.0 / epoch, "val/loss": 2.1 / epoch + 0.3, "train/accuracy": round(final * epoch / 3, 4),
+                "val/accuracy": round(final * (1 - 0.3 / epoch), 4),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def layers(table: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {
+            "layer": layer, "weights": size, "sparsity/exact": zeros, "sparsity/abs_1e-2": round(zeros + 0.08, 4),
+            "sparsity/abs_1e-3": round(zeros + 0.03, 4), "norm/max": 0.25, "method": trial.method, "lam": trial.lam,
+            "seed": trial.seed,
+        }
+        for trial in table.itertuples()
+        for layer, size in LAYERS.items()
+        for zeros in [GRIDS[trial.method][trial.lam][1]]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def weights() -> dict[str, dict[str, np.ndarray]]:
+    random = np.random.default_rng(1)
+    return {
+        method: {"conv1.weight": random.normal(0, 0.1, (16, 27)), "l3.weight": random.normal(0, 0.03, (10, 64))}
+        for method in GRIDS
+    }
+
+
+def material(folder: Path = HERE) -> Material:
+    """Return the fixture as a report takes it."""
+    read = {name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("trials", "epochs", "layers")}
+    others = pd.DataFrame(
+        [("l1 lam=1e-5 seed=9", "FAILED", "failed", "RuntimeError: out of | memory <b>"),
+         ("none seed=8", "RUNNING", "", ""), ("none seed=9", "KILLED", "interrupted", "")],
+        columns=["name", "status", "outcome", "reason"],
+    )  # fmt: skip
+    recipe = {"dataset": "made-up_data", "model": "notebook", "epochs": "3", "batch_size": "100", "lr": "0.01",
+              "data": "0f0f0f0f0f0f0f0f"}  # fmt: skip
+    environment = {"env.torch": ("2.14.1",), "git.commit": ("abc", "def"), "git.clean": ("true",)}
+    runs = Runs(
+        "an `experiment` | of [mine](../../x)", read["trials"], others, recipe, environment, ("parent",), foreign=2
+    )
+    return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
+
+
+if __name__ == "__main__":
+    table = trials()
+    HERE.mkdir(exist_ok=True)
+    for name, frame in (("trials", table), ("epochs", epochs(table)), ("layers", layers(table))):
+        frame.to_csv(HERE / f"{name}.csv", index=False, lineterminator="\n")
+    (HERE / "report.md").write_bytes(build.write(material(), HERE / "out").read_bytes())

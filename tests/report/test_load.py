@@ -1,0 +1,136 @@
+"""Runs read back from a real MLflow, and the report command on them."""
+
+import dataclasses
+import subprocess
+
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks import report
+from regbench import cli, runner
+from regbench.errors import UserError
+from regbench.report import build, load
+from regbench.sweep import Recipe, grid
+from regbench.tracking import process, schema
+from regbench.tracking.store import Store
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=40)
+
+
+def train(sweep, images, rerun=False):
+    store = Store("e")
+    runner.run(runner.plan(sweep, store, rerun), images, store, torch.device("cpu"), Console(quiet=True), "a sweep")
+    return store
+
+
+def test_trials_epochs_and_layers_are_read_back(recipe, images):
+    sweep = grid(recipe, ["l1", "l2"], [1e-3], [0, 1])
+    store = train(sweep, images)
+    runs = load.load(store)
+    assert [(t.method, t.lam, t.seed) for t in runs.trials.itertuples()] == [
+        (t.regularizer, t.lam, t.seed) for t in sweep.trials
+    ]
+    assert runs.recipe["epochs"] == "2"
+    assert "env.torch" in runs.environment
+    epochs = load.epochs(store, runs.trials)
+    assert len(epochs) == 12
+    assert set(epochs["epoch"]) == {1, 2}
+    assert epochs[list(load.CURVES)].notna().all(axis=None)
+    assert len(load.layers(store, runs.trials)) == 12
+    material = build.gather(store)
+    assert set(material.weights) == {"none", "l1", "l2"}
+
+
+def test_foreign_running_and_replaced_runs_are_not_pooled(recipe, images):
+    sweep = grid(recipe, ["l1"], [1e-3], [0])
+    train(sweep, images)
+    store = train(sweep, images, rerun=True)
+    store.client.create_run(store.experiment_id, run_name="a stranger's")
+    tags = {schema.KIND: "trial", schema.KEY: "k", schema.OWNER: process.current()}
+    store.client.create_run(store.experiment_id, tags=tags, run_name="still running")
+    runs = load.load(store)
+    assert len(runs.trials) == 2
+    assert runs.foreign == 1
+    assert runs.others[["name", "status"]].to_numpy().tolist() == [["still running", "RUNNING"]]
+
+
+def test_several_recipes_are_refused_and_one_can_be_chosen(recipe, images):
+    other = dataclasses.replace(recipe, epochs=1, lr=0.02)
+    train(grid(recipe, ["l1"], [1e-3], [0]), images)
+    store = train(grid(other, ["l1"], [1e-3], [0]), images)
+    with pytest.raises(UserError, match=r"2 recipes .* differ in epochs: 1, 2; lr: 0\.01, 0\.02; choose one with"):
+        load.load(store)
+    assert load.load(store, recipe=other.id).recipe["epochs"] == "1"
+    with pytest.raises(UserError, match="recipe='nope' is that of no trial"):
+        load.load(store, recipe="nope")
+
+
+def test_a_sweep_and_a_filter_select(recipe, images):
+    small, large = grid(recipe, ["l1"], [1e-3], [0]), grid(recipe, ["l1", "l2"], [1e-3], [0])
+    train(small, images)
+    store = train(large, images)
+    assert len(load.load(store, sweep=small.id).trials) == 2
+    assert len(load.load(store, sweep=large.id).trials) == 3
+    assert set(load.load(store, condition="params.regularizer != 'l1'").trials["method"]) == {"none", "l2"}
+
+
+def test_scopes_are_separate_methods(recipe, images):
+    train(grid(recipe, ["l1"], [1e-3], [0]), images)
+    store = train(grid(recipe, ["l1"], [1e-3], [0], scope="all"), images)
+    assert set(load.load(store).trials["method"]) == {"none", "l1", "l1 scope=all"}
+
+
+def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
+    store = train(grid(recipe, ["l1"], [1e-3], [0]), images)
+    (tmp_path / "work" / "mlruns").rename(tmp_path / "work" / "moved")
+    material = build.gather(store)
+    assert material.weights == {}
+    assert material.layers.empty
+    assert build.write(material, tmp_path / "out").exists()
+
+
+def test_the_command_writes_the_report_and_an_artifact(recipe, images, command, elsewhere):
+    store = train(grid(recipe, ["l1"], [1e-3], [0, 1]), images)
+    done = command("benchmarks.report", experiment="e", out="here")
+    assert isinstance(done, subprocess.CompletedProcess)
+    assert done.returncode == 0, done.stderr
+    assert "**Exploratory.**" in done.stdout
+    assert (elsewhere / "here" / "report.md").read_text().startswith("# Regularization on striped\n")
+    parent = load.load(store).sweeps[-1]
+    stored = {file.path for file in store.client.list_artifacts(parent, "report")}
+    assert {"report/report.md", "report/figures", "report/cells.csv"} <= stored
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"experiment": "nowhere"}, "there is no experiment 'nowhere' in sqlite:///mlflow.db; accepted: \"Default\""),
+        ({"experiment": "Default"}, "holds no trial (0 runs in all)"),
+        ({"experiment": "Default", "sweep": "0123456789ab"}, "holds no trial that meets what was asked for"),
+        ({"sweep": "a%' or 1=1"}, "is no id; accepted"),
+        ({"experiment": "Default", "filter": "nonsense"}, "does not work (Invalid"),
+        ({"out": "mlflow.db"}, "out='mlflow.db' is a file"),
+    ],
+)
+def test_the_command_is_refused_with_one_line(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(report.main, [f"--{name}={value}" for name, value in options.items()])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_server_that_is_away_is_told_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(report.main, [])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the tracking store http://127.0.0.1:9 does not work")

@@ -1,0 +1,165 @@
+"""The report from frames: a golden text, and what it says of partial, failed and strange runs."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regbench.report import build, markdown
+from regbench.report.analysis import analyse
+from regbench.report.figures import _front
+from regbench.report.statistics import Verdict
+from tests.conftest import PROJECT
+from tests.report.make_fixture import HERE, material
+
+
+@pytest.fixture(scope="module")
+def fixture():
+    return material()
+
+
+def with_trials(fixture, trials: pd.DataFrame):
+    runs = dataclasses.replace(fixture.runs, trials=trials.reset_index(drop=True))
+    weights = {method: w for method, w in fixture.weights.items() if method in set(trials["method"])}
+    return dataclasses.replace(fixture, runs=runs, analysis=analyse(runs), weights=weights)
+
+
+def text(material) -> str:
+    return markdown.report(material.runs, material.analysis, [], material.layers)
+
+
+def test_the_golden_report(fixture, tmp_path):
+    """Committed runs give the committed text, all files are there, and a second time gives the same bytes."""
+    first, second = tmp_path / "one", tmp_path / "two"
+    assert build.write(fixture, first).read_text() == (HERE / "report.md").read_text()
+    build.write(fixture, second)
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    names = {str(path) for path in files}
+    assert {f"figures/{name}{suffix}" for name in markdown.FIGURES for suffix in (".png", ".svg")} <= names
+    assert {f"{name}.csv" for name in ("trials", "cells", "comparisons", "epochs", "layers")} <= names
+    for path in files:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+def test_the_order_of_runs_does_not_change_what_is_said(fixture):
+    """But for the order of methods, which is that in which they were first trained."""
+    trials = fixture.runs.trials
+    order = {name: place for place, name in enumerate(dict.fromkeys(trials["method"]))}
+    shuffled = trials.sample(frac=1, random_state=0)
+    shuffled = shuffled.iloc[shuffled["method"].map(order).argsort(kind="stable")]
+    assert text(with_trials(fixture, shuffled)) == text(fixture)
+
+
+def test_the_verdicts_of_the_fixture(fixture):
+    verdicts = {method: found.verdict for method, found in fixture.analysis.comparisons.items()}
+    assert verdicts == {
+        "l1": Verdict.BETTER, "l2": Verdict.BETTER, "weight_decay": Verdict.EQUIVALENT,
+        "my|prox <b>": Verdict.NO_DIFFERENCE,
+    }  # fmt: skip
+
+
+def test_what_is_left_out_is_named(fixture):
+    told = text(fixture)
+    assert "l2 lam=1e-2 takes no part in the choice of lam: no usable result for seed 3, 1 diverged" in told
+    assert "1 diverged: `l2 lam=0.01 seed=3`" in told
+    assert "2 collapsed" in told
+    assert "1 FAILED (RuntimeError: out of \\| memory &lt;b&gt;)" in told
+    assert "The numbers of lams differ" in told
+
+
+def test_a_partial_sweep_is_compared_on_whole_seeds(fixture):
+    trials = fixture.runs.trials
+    cut = trials[(trials["seed"] < 7) | trials["method"].isin(["none"])]
+    analysis = with_trials(fixture, cut).analysis
+    assert analysis.seeds == tuple(range(7))
+    assert any("Seeds left out" in note and note.endswith(": 7.") for note in analysis.notes)
+
+
+def test_five_seeds_are_exploratory(fixture):
+    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] < 5]))
+    assert "**Exploratory.**" in told
+    assert "5 seeds are too few for a verdict on" in told
+    assert "helped" not in told
+
+
+def test_one_seed(fixture):
+    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] == 0]))
+    assert "1 seed is too few for a verdict on" in told
+    assert "nan" not in told
+
+
+def test_one_regularizer_and_one_lam(fixture):
+    trials = fixture.runs.trials
+    analysis = with_trials(fixture, trials[(trials["method"] == "none") | (trials["lam"] == 1e-4)]).analysis
+    assert analysis.comparisons["l1"].selection.edge == "only"
+
+
+def test_only_none(fixture, tmp_path):
+    only = with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"])
+    assert only.analysis.comparisons == {}
+    assert "**Nothing is compared here.**" in build.write(only, tmp_path).read_text()
+
+
+def test_no_none(fixture):
+    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] != "none"]))
+    assert "**Nothing is compared here.** There are no trials of none, so nothing is compared." in told
+
+
+def test_no_finished_trial(fixture, tmp_path):
+    nothing = with_trials(fixture, fixture.runs.trials[:0])
+    nothing = dataclasses.replace(nothing, epochs=nothing.epochs[:0], layers=nothing.layers[:0])
+    assert "No trial has finished." in build.write(nothing, tmp_path).read_text()
+
+
+def test_without_validation_several_lams_are_not_compared_and_one_is(fixture):
+    trials = fixture.runs.trials.drop(columns="val/accuracy")
+    several = with_trials(fixture, trials).analysis
+    assert several.comparisons == {}
+    assert any("it has no validation accuracy" in note for note in several.notes)
+    single = with_trials(fixture, trials[(trials["method"] == "none") | (trials["lam"] == 1e-4)])
+    assert "l1" in single.analysis.comparisons
+    assert "nan" not in text(single)
+
+
+def test_lam_is_chosen_on_validation_and_not_on_test(fixture):
+    trials = fixture.runs.trials.copy()
+    trials.loc[(trials["method"] == "l1") & (trials["lam"] == 1e-4), "test/accuracy"] = 0.99
+    assert with_trials(fixture, trials).analysis.chosen("l1") == 1e-5
+
+
+@given(st.text(max_size=40))
+def test_any_name_comes_out_escaped(name):
+    shown = markdown.escape(name)
+    assert "\n" not in shown
+    for special in "<>":
+        assert special not in shown
+    for special in "|`*_[]":
+        assert shown.count(special) == shown.count("\\" + special)
+
+
+@given(st.text(max_size=40))
+def test_any_name_in_a_table_keeps_the_table(name):
+    (line,) = markdown._table(("what",), [(markdown._code(name),)]).splitlines()[2:]
+    assert line.replace("\\|", "").count("|") == 2
+
+
+def test_escaped_names_in_the_whole_report(fixture):
+    told = text(fixture)
+    assert "<b>" not in told
+    assert "an \\`experiment\\` \\| of \\[mine\\](../../x)" in told
+
+
+def test_the_report_imports_no_torch():
+    code = "import sys, regbench.report.build, benchmarks.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=120, check=False).returncode == 0
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    cells = pd.DataFrame({"compression_ratio": [1.0, 1.0, 2.0, 4.0, 8.0], "test": [0.7, 0.6, 0.72, 0.5, 0.65]})
+    assert _front(cells)[["compression_ratio", "test"]].to_numpy().tolist() == [[2.0, 0.72], [8.0, 0.65]]
+    assert np.isfinite(_front(cells)["test"]).all()
