@@ -47,9 +47,11 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     """
     if store.experiment_id is None:
         raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
-    parts = [schema.in_sweep(sweep) if sweep else f"tags.`{schema.KIND}` = 'trial'", condition]
-    found = store.search(" and ".join(part for part in parts if part))
     every = store.search("")
+    found = [run for run in every if run.data.tags.get(schema.KIND) == "trial"]
+    if sweep or condition:
+        parts = [schema.in_sweep(sweep) if sweep else f"tags.`{schema.KIND}` = 'trial'", condition]
+        found = store.search(" and ".join(part for part in parts if part))
     if not found:
         asked = " that meets what was asked for" if sweep or condition else ""
         raise UserError(
@@ -84,17 +86,18 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
 
 def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per trial and epoch: run_id, method, lam, seed, epoch and the metrics of CURVES."""
-    rows: dict[tuple[str, int], dict[str, object]] = {}
-    for trial in trials.itertuples():
-        for name in CURVES:
-            for metric in store.client.get_metric_history(trial.run_id, name):
-                row = rows.setdefault(
-                    (trial.run_id, metric.step),
-                    {"run_id": trial.run_id, "method": trial.method, "lam": trial.lam, "seed": trial.seed,
-                     "epoch": metric.step},
-                )  # fmt: skip
-                row[name] = metric.value
-    return pd.DataFrame(rows.values(), columns=["run_id", "method", "lam", "seed", "epoch", *CURVES])
+    run_ids = trials["run_id"].tolist()
+    points = [(run_id, step, name, value) for name in CURVES for run_id, step, value in store.histories(run_ids, name)]
+    if not points:
+        return pd.DataFrame(columns=["run_id", "method", "lam", "seed", "epoch", *CURVES])
+    long = pd.DataFrame(points, columns=["run_id", "epoch", "name", "value"])
+    # val/accuracy stands in a run twice at its last epoch, as that epoch's and as the final one: both are equal
+    wide = long.drop_duplicates(["run_id", "epoch", "name"]).pivot(
+        index=["run_id", "epoch"], columns="name", values="value"
+    )
+    known = trials[["run_id", "method", "lam", "seed"]].assign(place=range(len(trials)))
+    rows = known.merge(wide.reindex(columns=CURVES).reset_index(), on="run_id").sort_values(["place", "epoch"])
+    return rows[["run_id", "method", "lam", "seed", "epoch", *CURVES]].reset_index(drop=True)
 
 
 def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:

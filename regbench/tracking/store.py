@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from regbench.tracking import process, schema
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
+MAX_POINTS = 10**9  # of one bulk query: all
 SQLITE = "sqlite:///"
 # the way out that all errors of the store name
 FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
@@ -96,6 +97,20 @@ class Store:
                 token = page.token
                 if not token:
                     return runs
+
+    def histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
+        """Give (run id, step, value) for every point of the metric `name` of these runs."""
+        # a database answers for all runs at once; the client's own call, one per run, takes twenty times as long
+        bulk = getattr(self.client._tracking_client.store, "get_metric_history_bulk", None)
+        with _reported(self.uri):
+            if bulk is not None:
+                for first in range(0, len(run_ids), PAGE):
+                    for metric in bulk(run_ids[first : first + PAGE], name, MAX_POINTS):
+                        yield metric.run_id, metric.step, metric.value
+                return
+            for run_id in run_ids:
+                for metric in self.client.get_metric_history(run_id, name):
+                    yield run_id, metric.step, metric.value
 
     def name_launcher(self, kind: str) -> None:
         """Name the run that `mlflow run` started for what is no sweep, so that nobody takes it for one."""
