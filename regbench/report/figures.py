@@ -34,6 +34,9 @@ def colours(methods: Iterable[str]) -> dict[str, object]:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write name.png and name.svg into `folder`; return the PNG's file name."""
     with matplotlib.rc_context(RC):
+        # laid out once for both formats: it takes as long as drawing
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             with atomic(folder / f"{name}{suffix}") as path:
                 figure.savefig(path, format=suffix[1:], metadata=metadata)
@@ -107,7 +110,7 @@ def _cut_below(axes: Sequence[Axes], methods: Sequence[str], cells: pd.DataFrame
     for axis, method in zip(axes, methods, strict=True):
         for _, cell in cells[(cells["method"] == method) & (cells[prefix] < floor)].iterrows():
             axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
-                          xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
+                          xytext=(-7, 2), textcoords="offset points", ha="right", fontsize="small")  # fmt: skip
 
 
 @styled
@@ -162,8 +165,10 @@ def accuracy_against_compression(analysis: Analysis) -> Figure:
         axis.step(front["compression_ratio"], 100 * front["test"], where="pre", color="black", linewidth=0.8,
                   label="front")  # fmt: skip
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
     if len(cells):
-        axis.set_xlim(0.8 * cells["compression_ratio"].min(), max(2.0, 1.3 * cells["compression_ratio"].max()))
+        axis.set_xlim(0.8, max(20.0, 1.3 * cells["compression_ratio"].max()))
     axis.set(xlabel="compression ratio: parameters / parameters not exactly zero", ylabel="mean test accuracy, %")
     axis.legend(fontsize="small")
     return figure
@@ -184,6 +189,8 @@ def learning_curves(analysis: Analysis, epochs: pd.DataFrame) -> Figure:
     palette = colours(analysis.methods)
     for method in analysis.methods:
         own = epochs[(epochs["method"] == method) & (epochs["lam"] == analysis.chosen(method))]
+        if own.empty:
+            continue
         means = own.groupby("epoch")[["train/accuracy", "val/accuracy", "train/loss", "val/loss"]].mean()
         for axis, name, factor in ((left, "accuracy", 100), (right, "loss", 1)):
             axis.plot(means.index, factor * means[f"train/{name}"], ":", color=palette[method], linewidth=1.2)
