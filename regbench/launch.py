@@ -10,7 +10,7 @@ from regbench import cli
 from regbench.data import check_name
 from regbench.data.images import Images
 from regbench.errors import UserError
-from regbench.report.power import expected_power, seeds_needed
+from regbench.report.power import PAIRED_SD_PP, expected_power, seeds_needed
 from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Sweep, format_seeds
 
 LONG_SECONDS = 3600
@@ -117,7 +117,10 @@ def _power(regularizers: int, seeds: int) -> str:
             f"evidence: {seeds} seeds are too few for a verdict on {regularizers} regularizers; take {needed} or more"
         )
     chances = (f"{gain:g} points {expected_power(seeds, gain, regularizers):.0%}" for gain in (0.5, 1.0, 2.0))
-    return f"evidence: the chance that {seeds} seeds show a true gain (simulated): {', '.join(chances)}"
+    return (
+        f"evidence: the chance that {seeds} seeds show a true gain, where paired differences spread by {PAIRED_SD_PP:g} "
+        f"points as simulated: {', '.join(chances)}"
+    )
 
 
 def _told(recipe: Recipe) -> str:

@@ -27,6 +27,7 @@ class Analysis:
     cells: pd.DataFrame
     comparisons: dict[str, Comparison]
     notes: tuple[str, ...]
+    paired_sd: float = math.nan  # of the paired differences at the chosen lams, pooled; a fraction
 
     def chosen(self, method: str) -> float | None:
         """Return the method's chosen lam, 0 for none, None where nothing could be chosen."""
@@ -69,7 +70,12 @@ def analyse(runs: Runs) -> Analysis:
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{method} {size}" for method, size in sizes.items())
         notes.append(f"The numbers of lams differ ({told}): a longer grid has more chances.")
-    return Analysis(seeds, cells, comparisons, tuple(notes))
+    spreads = [
+        np.var(_by_seed(usable, method, found.selection.lam, TEST, seeds) - baseline, ddof=1)
+        for method, found in comparisons.items()
+        if len(seeds) > 1
+    ]
+    return Analysis(seeds, cells, comparisons, tuple(notes), math.sqrt(np.mean(spreads)) if spreads else math.nan)
 
 
 def _grouped(trials: pd.DataFrame):

@@ -10,7 +10,7 @@ import pandas as pd
 from regbench.report import statistics
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
-from regbench.report.power import MINIMUM_PAIRS, expected_power, seeds_needed
+from regbench.report.power import MINIMUM_PAIRS, PAIRED_SD_PP, expected_power, seeds_needed
 from regbench.report.statistics import Comparison, Interval, Verdict
 from regbench.sweep import BASELINE, format_lam, format_seeds
 
@@ -215,11 +215,16 @@ def _method(analysis: Analysis) -> str:
         f"Equivalent: the whole interval lies within {100 * statistics.MARGIN:g} percentage points. Where several lams "
         "are nearly tied on validation, a verdict must hold for all of them.",
     ]
-    if seeds >= seeds_needed(family):
-        chances = ", ".join(
-            f"{gain:g} pp: {100 * expected_power(seeds, gain, family):.0f} %" for gain in (0.5, 1.0, 2.0)
-        )
-        lines += ["", f"The chance that {seeds} seeds show a true gain, from simulated sweeps: {chances}."]
+    spread = 100 * analysis.paired_sd
+    if seeds >= seeds_needed(family) and spread > 0:
+        # the table's gains are as large against its own spread as these are against the one seen here
+        gains = ((gain * spread / PAIRED_SD_PP, expected_power(seeds, gain, family)) for gain in (0.5, 1.0, 2.0))
+        chances = ", ".join(f"{gain:.1f} pp {100 * chance:.0f} %" for gain, chance in gains)
+        lines += [
+            "",
+            f"The paired differences spread with a standard deviation of {spread:.2f} pp. With such a spread the chance "
+            f"that {seeds} seeds show a true gain is, from simulated sweeps: {chances}.",
+        ]
     return "\n".join(lines)
 
 

@@ -18,6 +18,10 @@ MINIMUM_PAIRS = 6
 ALPHA = 0.05
 
 
+PAIRED_SD_PP = 0.69
+"""Standard deviation of a paired difference that the table assumes, in percentage points: see its README."""
+
+
 @dataclass(frozen=True)
 class Power:
     """One row of the power table: shares of simulated sweeps, each in [0, 1].

@@ -96,7 +96,10 @@ class Store:
                 runs.extend(page)
                 token = page.token
                 if not token:
-                    return runs
+                    break
+        if len({run.info.run_id for run in runs}) != len(runs):
+            raise UserError(f"the store {self.uri} changed while its runs were listed; run the command again")
+        return runs
 
     def histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
         """Give (run id, step, value) for every point of the metric `name` of these runs."""

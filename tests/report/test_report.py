@@ -126,6 +126,20 @@ def test_without_validation_several_lams_are_not_compared_and_one_is(fixture):
     assert "nan" not in text(single)
 
 
+def test_the_chance_to_see_a_gain_goes_with_the_spread_seen(fixture):
+    """Twice the spread: the same chances belong to gains twice as large."""
+    trials = fixture.runs.trials
+    trials = trials[trials["method"].isin(["none", "l1"]) & trials["lam"].isin([0.0, 1e-5])].copy()
+    before = with_trials(fixture, trials).analysis.paired_sd
+    base = trials[trials["method"] == "none"].set_index("seed")["test/accuracy"]
+    shifted = trials["test/accuracy"] - trials["seed"].map(base)
+    trials["test/accuracy"] = trials["seed"].map(base) + shifted.mean() * 2 + 2 * (shifted - shifted.mean())
+    trials.loc[trials["method"] == "none", "test/accuracy"] = base.to_numpy()
+    after = with_trials(fixture, trials)
+    assert after.analysis.paired_sd == pytest.approx(2 * before)
+    assert f"standard deviation of {200 * before:.2f} pp" in text(after)
+
+
 def test_lam_is_chosen_on_validation_and_not_on_test(fixture):
     trials = fixture.runs.trials.copy()
     trials.loc[(trials["method"] == "l1") & (trials["lam"] == 1e-4), "test/accuracy"] = 0.99
