@@ -91,7 +91,7 @@ def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     if not points:
         return pd.DataFrame(columns=["run_id", "method", "lam", "seed", "epoch", *CURVES])
     long = pd.DataFrame(points, columns=["run_id", "epoch", "name", "value"])
-    # val/accuracy stands in a run twice at its last epoch, as that epoch's and as the final one: both are equal
+    # a point that was written twice (a server that answered too late, and was asked again) counts once
     wide = long.drop_duplicates(["run_id", "epoch", "name"]).pivot(
         index=["run_id", "epoch"], columns="name", values="value"
     )

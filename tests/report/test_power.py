@@ -24,7 +24,7 @@ def test_seeds_needed_refuses_nonsense():
             seeds_needed(1, alpha)
 
 
-def test_the_table_holds_what_the_issue_asks_for():
+def test_the_table_holds_the_families_seeds_and_gains_that_are_quoted():
     cells = {(row.regularizers, row.seeds, row.difference_pp) for row in power_table()}
     assert {(m, n, d) for m in (3, 8) for n in (5, 10, 20) for d in (0.5, 1.0, 2.0)} <= cells
     for row in power_table():
