@@ -1,15 +1,15 @@
 """The report's figures: each a function of tidy frames, returning a matplotlib Figure."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from regbench.files import atomic
 from regbench.report.analysis import Analysis
@@ -70,28 +70,32 @@ def _against_lam(
     counted = trials[trials["seed"].isin(analysis.seeds) & (trials["outcome"] != "diverged")]
     cells = analysis.cells
     base = cells[cells["method"] == BASELINE]
+    lowest = base[prefix].iloc[0] - SHOWN_BELOW if floor and len(base) and base[prefix].notna().all() else -np.inf
     for axis, method in zip(axes, methods, strict=False):
-        own = cells[(cells["method"] == method) & cells[prefix].notna()]
+        every = cells[(cells["method"] == method) & cells[prefix].notna()]
+        own = every[every[prefix] >= lowest]
         if len(base) and base[prefix].notna().all():
             low, high = base[f"{prefix}_low"].iloc[0], base[f"{prefix}_high"].iloc[0]
             axis.axhline(100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1, label="none, 95 % interval")
             if np.isfinite([low, high]).all():
                 axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
         if method != BASELINE:
-            dots = counted[(counted["method"] == method) & counted[metric].notna()]
+            dots = counted[(counted["method"] == method) & counted[metric].notna() & counted["lam"].isin(own["lam"])]
             axis.plot(dots["lam"] * 1.12, 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
                       label="a seed")  # fmt: skip
             errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]])
             axis.errorbar(own["lam"], 100 * own[prefix], yerr=np.nan_to_num(errors), color=palette[method], marker="o",
                           markersize=5, capsize=3, linewidth=1.2, label="mean, 95 % interval")  # fmt: skip
             axis.set_xscale("log")
-            axis.set_xlim(own["lam"].min() / 2, own["lam"].max() * 2) if len(own) else None
+            for _, cell in every[every[prefix] < lowest].iterrows():
+                axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
+                              xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
+            if len(every):
+                axis.set_xlim(every["lam"].min() / 2, every["lam"].max() * 2)
             chosen = analysis.chosen(method)
             if chosen is not None:
                 axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
         axis.set(title=method, xlabel="lam")
-    if floor and len(base) and (cells[prefix] < base[prefix].iloc[0] - SHOWN_BELOW).any():
-        _cut_below(axes[: len(methods)], methods, cells, prefix, base[prefix].iloc[0] - SHOWN_BELOW)
     for axis in axes[::columns]:
         axis.set_ylabel(label)
     for axis in axes[len(methods) :]:
@@ -101,16 +105,6 @@ def _against_lam(
         handles, labels, loc="outside lower center", ncols=min(4, 2 * columns), frameon=False, fontsize="small"
     )
     return figure
-
-
-def _cut_below(axes: Sequence[Axes], methods: Sequence[str], cells: pd.DataFrame, prefix: str, floor: float) -> None:
-    shown = cells[cells[prefix] >= floor]
-    low = min(floor, np.nanmin(shown[f"{prefix}_low"].fillna(shown[prefix])))
-    axes[0].set_ylim(bottom=100 * max(low, floor - SHOWN_BELOW))
-    for axis, method in zip(axes, methods, strict=True):
-        for _, cell in cells[(cells["method"] == method) & (cells[prefix] < floor)].iterrows():
-            axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
-                          xytext=(-7, 2), textcoords="offset points", ha="right", fontsize="small")  # fmt: skip
 
 
 @styled
@@ -196,6 +190,8 @@ def learning_curves(analysis: Analysis, epochs: pd.DataFrame) -> Figure:
             axis.plot(means.index, factor * means[f"train/{name}"], ":", color=palette[method], linewidth=1.2)
             axis.plot(means.index, factor * means[f"val/{name}"], "-", color=palette[method], linewidth=1.6,
                       label=method if axis is left else None)  # fmt: skip
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="accuracy, %")
     right.set(xlabel="epoch", ylabel="cross-entropy without penalty")
     right.plot([], [], "-", color="black", label="validation")
