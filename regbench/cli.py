@@ -15,7 +15,7 @@ from regbench.data.images import Images
 from regbench.errors import TrackingError, UserError
 
 AUTO, ALL = "auto", "all"
-FLOAT32 = np.finfo(np.float32)
+SMALLEST, LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
 MAX_SEEDS = 10_000
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
 
@@ -70,7 +70,7 @@ def lams(text: str) -> tuple[float, ...] | None:
         if not math.isfinite(lam) or lam <= 0:
             hint = "; for lam 0 take reg=none" if lam == 0 else ""
             raise UserError(f"lam={text!r}: {item} is not a finite number above 0; {accepted}{hint}")
-        if not FLOAT32.smallest_subnormal <= lam <= FLOAT32.max:
+        if not SMALLEST <= lam <= LARGEST:
             raise UserError(f"lam={text!r}: {item} is outside what float32 holds, 1e-45 to 3e38")
         if lam in found:
             raise UserError(f"lam={text!r}: {item} is given more than once")

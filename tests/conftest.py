@@ -5,10 +5,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
+from regbench import cli
 from regbench.data.images import Images
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -25,6 +28,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     return work
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The small networks of the tests train twice as fast without threads; what needs them sets them."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +53,11 @@ def database(empty_database: Path, elsewhere: Path) -> Path:
 @pytest.fixture
 def environment(elsewhere: Path) -> dict[str, str]:
     """The environment of a user's shell in which the project is importable."""
-    return os.environ | {"PYTHONPATH": str(PROJECT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(PROJECT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 @pytest.fixture
@@ -55,6 +68,18 @@ def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedPr
         return subprocess.run(
             arguments(module, **options), env=environment, capture_output=True, text=True, timeout=240, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process, which starts no interpreter; return its exit code and what it printed."""
+
+    def run(main: click.Command, **options: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main, [f"--{name}={value}" for name, value in options.items()])
+        return stop.value.code, capsys.readouterr().out
 
     return run
 

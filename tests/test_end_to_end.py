@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from benchmarks import sweep
 from regbench.tracking import schema
 from tests.conftest import PROJECT, TINY, arguments
 
@@ -59,7 +60,7 @@ def undisturbed(tmp_path_factory, empty_database) -> Path:
 
 def clean_environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"PYTHONPATH": str(PROJECT), "REGBENCH_CACHE": str(folder / "cache")}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "REGBENCH_CACHE": str(folder / "cache")}
 
 
 def test_a_sweep_says_what_it_does_in_plain_lines(undisturbed):
@@ -143,21 +144,22 @@ def test_sigterm_closes_what_is_open_as_ctrl_c_does(database, environment, elsew
     assert (trial.info.status, parent.info.status) == ("KILLED", "KILLED")
 
 
-def test_a_trial_that_fails_gives_exit_code_1_and_the_others_finish(database, command, elsewhere):
+def test_a_trial_that_fails_gives_exit_code_1_and_the_others_finish(database, run_here, elsewhere):
     options = SWEEP | {"model": "tests.networks:RaisesInTraining", "seeds": "0", "baseline": "false"}
-    done = command("benchmarks.sweep", **options)
-    assert done.returncode == 1
-    assert "failed: RuntimeError: no training today" in done.stdout
-    assert re.search(r"l2 lam=1e-3 +1 .*1 failed", done.stdout)
+    code, text = run_here(sweep.main, **options)
+    assert code == 1
+    assert "failed: RuntimeError: no training today" in text
+    assert re.search(r"l2 lam=1e-3 +1 .*1 failed", text)
     assert {run.info.status for run in runs_of(elsewhere)} == {"FAILED"}
 
 
-def test_a_dry_run_tells_the_plan_and_makes_nothing(command, elsewhere):
-    done = command("benchmarks.sweep", **SWEEP, dry_run="true")
-    assert done.returncode == 0, done.stderr
-    assert "6 trials, 0 finished already, 6 to train" in done.stdout
-    assert re.search(r"l1 lam=1e-3 +train seeds 0, 1", done.stdout)
-    assert re.search(r"estimated time: \d+:\d\d:\d\d", done.stdout)
+def test_a_dry_run_tells_the_plan_and_makes_nothing(run_here, elsewhere):
+    code, text = run_here(sweep.main, **SWEEP, dry_run="true")
+    assert code == 0
+    assert "6 trials, 0 finished already, 6 to train" in text
+    assert re.search(r"l1 lam=1e-3 +train seeds 0, 1", text)
+    assert "evidence: 2 seeds are too few for a verdict on 2 regularizers; take 7 or more" in text
+    assert re.search(r"estimated time: \d+:\d\d:\d\d", text)
     assert list(elsewhere.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """The engine against the notebook's plain loop: the same weights and batch order give the same training."""
 
+import os
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from benchmarks import notebook, notebook_loop
 from benchmarks.notebook import EXPERIMENTS, experiment
-from regbench import cli, data
+from regbench import data
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Trained
 from regbench.engine.randomness import initial_model
@@ -22,6 +23,16 @@ def digits(tmp_path_factory):
     return data.load("digits", tmp_path_factory.mktemp("none"))
 
 
+@pytest.fixture
+def all_threads():
+    """As a user trains the notebook's network."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_parameter_agrees_after_200_steps(name, digits, monkeypatch):
     """Within 1e-5 relative (norm of the difference over norm), as the design promises; losses and accuracies too."""
@@ -62,14 +73,13 @@ def test_the_plain_loop_is_not_the_engine_in_disguise(digits):
 
 
 @pytest.mark.usefixtures("database")
-def test_the_printed_lines_agree(capsys):
+def test_the_printed_lines_agree(run_here):
     """Both commands print the same loss and accuracy for each epoch, and the same test accuracy."""
 
     def printed(main, **options: object) -> str:
-        with pytest.raises(SystemExit) as stop:
-            cli.run(main, [f"--{name}={value}" for name, value in options.items()])
-        assert stop.value.code == 0
-        return capsys.readouterr().out
+        code, text = run_here(main, **options)
+        assert code == 0
+        return text
 
     shared = {"dataset": "digits", "train_size": 400, "epochs": 2, "seed": 5}
     engine = printed(notebook.main, **shared)

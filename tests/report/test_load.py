@@ -1,7 +1,6 @@
 """Runs read back from a real MLflow, and the report command on them."""
 
 import dataclasses
-import subprocess
 
 import pytest
 import torch
@@ -96,12 +95,11 @@ def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     assert build.write(material, tmp_path / "out").exists()
 
 
-def test_the_command_writes_the_report_and_an_artifact(recipe, images, command, elsewhere):
+def test_the_command_writes_the_report_and_an_artifact(recipe, images, run_here, elsewhere):
     store = train(grid(recipe, ["l1"], [1e-3], [0, 1]), images)
-    done = command("benchmarks.report", experiment="e", out="here")
-    assert isinstance(done, subprocess.CompletedProcess)
-    assert done.returncode == 0, done.stderr
-    assert "**Exploratory.**" in done.stdout
+    code, text = run_here(report.main, experiment="e", out="here")
+    assert code == 0
+    assert "**Exploratory.**" in text
     assert (elsewhere / "here" / "report.md").read_text().startswith("# Regularization on striped\n")
     parent = load.load(store).sweeps[-1]
     stored = {file.path for file in store.client.list_artifacts(parent, "report")}

@@ -26,15 +26,10 @@ def accuracies(tmp_path_factory) -> dict[str, np.ndarray]:
         *grid(recipe, ["weight_decay"], [2 * LAM], range(SEEDS), baseline=False).trials,
     ]
     found: dict[str, list[float]] = {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # faster for so small a network
-    try:
-        for event in sequential.train(trials, digits, torch.device("cpu")):
-            if isinstance(event, Trained):
-                accuracy = metrics.classification(event.test_logits, event.test_labels)["accuracy"]
-                found.setdefault(event.trial.regularizer, []).append(accuracy)
-    finally:
-        torch.set_num_threads(threads)
+    for event in sequential.train(trials, digits, torch.device("cpu")):
+        if isinstance(event, Trained):
+            accuracy = metrics.classification(event.test_logits, event.test_labels)["accuracy"]
+            found.setdefault(event.trial.regularizer, []).append(accuracy)
     return {name: np.array(values) for name, values in found.items()}
 
 
