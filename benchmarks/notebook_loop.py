@@ -18,7 +18,7 @@ from torchvision.transforms import ToTensor
 from benchmarks.notebook import EXPERIMENTS, experiment
 from regbench import cli
 from regbench.data.images import Images
-from regbench.data.split import check_sizes, split
+from regbench.data.split import split
 from regbench.engine.randomness import batches, initial_model
 from regbench.errors import UserError
 from regbench.sweep import Trial
@@ -126,7 +126,6 @@ def main(
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     place, data = cli.device(device), cli.load(dataset, data_dir)
     trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)
-    check_sizes(data.train_labels, trial.recipe.train_size, trial.recipe.val_size)
     model = initial_model(trial.recipe.model, len(data.classes), number).to(place)
     for epoch, (loss, accuracy, seconds) in enumerate(train(model, trial, data, place, workers), start=1):
         click.echo(f"epoch {epoch}/{trial.recipe.epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s")

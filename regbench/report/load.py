@@ -13,13 +13,10 @@ from regbench.sweep import BASELINE
 from regbench.tracking import schema
 from regbench.tracking.store import Store
 
-# what a row per epoch holds; each costs one query per run
+# what a row per epoch holds; each costs a query, or one per run where the store has no bulk query
 CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 # parameters of a trial that are not part of its recipe
 OWN = ("regularizer", "lam", "seed", "scope")
-RECIPE = (
-    "dataset", "train_size", "val_size", "model", "epochs", "batch_size", "lr", "momentum",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
     others = others[["name", "status", "outcome", "reason"]].reset_index(drop=True)
-    parents = [run for run in every if run.info.run_id in set(rows["parent"])]
+    parent_ids = set(rows["parent"])
+    parents = [run for run in every if run.info.run_id in parent_ids]
     return Runs(
         store.experiment,
         trials.drop(columns=["status", "superseded", "reason"]),

@@ -14,7 +14,6 @@ OWNER = "regbench.owner"  # the process that writes the run
 SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
 CONTINUED = "regbench.continued_by"  # on a sweep that was cut off
 PARENT = "mlflow.parentRunId"
-NAME = "mlflow.runName"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
