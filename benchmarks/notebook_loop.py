@@ -1,6 +1,6 @@
 """The notebook's plain loop: DataLoader, PIL, ToTensor, penalty by autograd. The yardstick for fidelity and speed.
 
-It is kept as a lecture would write it, and shares with the engine only the network and what a seed decides (initial
+It is kept as a lecture would write it, network included, and shares with the engine only what a seed decides (initial
 weights, batch order), so that the two can be compared number by number.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
@@ -21,7 +22,28 @@ from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.engine.randomness import batches, initial_model
 from regbench.errors import UserError
-from regbench.sweep import Trial
+from regbench.sweep import NOTEBOOK, Trial
+
+
+class Net(nn.Module):
+    """The notebook's network as it is written there."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        self.l1 = nn.Linear(2048, 1024)
+        self.l2 = nn.Linear(1024, 1024)
+        self.l3 = nn.Linear(1024, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = torch.flatten(x, 1)
+        x = F.relu(self.l1(x))
+        x = F.relu(self.l2(x))
+        return self.l3(x)
+
 
 Penalty = Callable[[nn.Module], torch.Tensor]
 
@@ -45,6 +67,13 @@ def l1(lam: float) -> Penalty:
 
 def l2(lam: float) -> Penalty:
     return lambda model: lam * sum(p.pow(2).sum() for p in model.parameters())
+
+
+def network(num_classes: int, seed: int) -> Net:
+    """Return the notebook's network with the weights that the engine starts from."""
+    model = Net(num_classes)
+    model.load_state_dict(initial_model(NOTEBOOK, num_classes, seed).state_dict())
+    return model
 
 
 def settings(trial: Trial) -> tuple[Penalty | None, float]:
@@ -126,7 +155,7 @@ def main(
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     place, data = cli.device(device), cli.load(dataset, data_dir)
     trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)
-    model = initial_model(trial.recipe.model, len(data.classes), number).to(place)
+    model = network(len(data.classes), number).to(place)
     for epoch, (loss, accuracy, seconds) in enumerate(train(model, trial, data, place, workers), start=1):
         click.echo(f"epoch {epoch}/{trial.recipe.epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s")
     click.echo(f"test accuracy {evaluate(model, data, place, trial.recipe.batch_size, workers):.4f}")

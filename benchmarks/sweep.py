@@ -8,7 +8,7 @@ from regbench import cli
 from regbench.data.images import Images
 from regbench.errors import UserError
 from regbench.launch import launch
-from regbench.sweep import BASELINE, NOTEBOOK, SCOPES, Recipe, Sweep, grid
+from regbench.sweep import BASELINE, NOTEBOOK, PRECISIONS, SCOPES, Recipe, Sweep, grid
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +25,7 @@ from regbench.sweep import BASELINE, NOTEBOOK, SCOPES, Recipe, Sweep, grid
 @click.option("--batch_size", type=int, default=100, show_default=True)
 @click.option("--lr", type=float, default=0.01, show_default=True, help="Learning rate of SGD.")
 @click.option("--momentum", type=float, default=0.9, show_default=True)
+@click.option("--precision", default="float32", show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @click.option(
     "--scope",
     default="weights",
@@ -48,6 +49,7 @@ def main(
     batch_size: int,
     lr: float,
     momentum: float,
+    precision: str,
     scope: str,
     val_size: str,
     baseline: bool,
@@ -60,6 +62,8 @@ def main(
     cli.number("batch_size", batch_size, "1 or more", batch_size >= 1)
     cli.number("lr", lr, "above 0, at most 100", 0 < lr <= 100)
     cli.number("momentum", momentum, "0 or more, below 1", 0 <= momentum < 1)
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision!r} is unknown; accepted: {', '.join(PRECISIONS)}")
     if scope not in SCOPES:
         raise UserError(f"scope={scope!r} is unknown; accepted: {', '.join(SCOPES)}")
     if strengths is not None and names == (BASELINE,):
@@ -67,7 +71,9 @@ def main(
 
     def make_sweep(data: Images, train_size: int) -> Sweep:
         val = max(train_size // 10, len(data.classes)) if held_out == -1 else held_out
-        recipe = Recipe(data.name, data.fingerprint, train_size, val, model, epochs, batch_size, lr, momentum)
+        recipe = Recipe(
+            data.name, data.fingerprint, train_size, val, model, epochs, batch_size, lr, momentum, precision
+        )
         return grid(recipe, names, strengths, numbers, scope, baseline)
 
     results = launch(make_sweep, f"sweep {','.join(names)}", model=model, **shared)

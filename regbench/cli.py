@@ -121,23 +121,29 @@ def number(option: str, value: float, accepted: str, valid: bool) -> None:
         raise UserError(f"{option}={value} is out of range; accepted: {accepted}")
 
 
-def device(text: str):
-    """Return the torch device for auto, cpu, cuda or cuda:N; raises UserError if it is not there."""
-    import torch
-
+def device(text: str) -> str:
+    """Return cpu or cuda:N for auto, cpu, cuda or cuda:N; raises UserError if it is not there."""
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", text, re.ASCII)
     if not match:
         raise UserError(f"device={text!r} is unknown; accepted: auto, cpu, cuda, cuda:N")
+    if text == "cpu" or (text == AUTO and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == AUTO:
-        return torch.device("cuda", 0) if count else torch.device("cpu")
-    if text == "cpu":
-        return torch.device("cpu")
+        return "cuda:0" if count else "cpu"
     index = int(match[1] or 0)
     if index >= count:
         has = f"this machine has {count} CUDA GPU{'s' if count != 1 else ''} that torch {torch.__version__} can use"
         raise UserError(f"device={text!r} is not there: {has}; take device=auto or device=cpu")
-    return torch.device("cuda", index)
+    return f"cuda:{index}"
+
+
+def _may_have_gpu() -> bool:
+    """Tell whether torch is to be asked for a GPU, which takes seconds: on Linux every driver has a device file."""
+    files = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # NVIDIA, its Jetsons, Windows' WSL, AMD
+    return sys.platform != "linux" or any(True for file in files for _ in Path("/dev").glob(file))
 
 
 def load(dataset: str, data_dir: str) -> Images:
@@ -181,6 +187,18 @@ def shared_options(function: Callable) -> Callable:
             help="Training images to take, validation included: a stratified subset, or all.",
         ),
         click.option("--device", default=AUTO, show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--engine",
+            default=AUTO,
+            show_default=True,
+            help="sequential: one trial after the other; stacked: many as one network; auto: the faster one.",
+        ),
+        click.option(
+            "--jobs",
+            default=AUTO,
+            show_default=True,
+            help="Trials side by side on a CPU; auto: one per core, in a sweep that is large enough.",
+        ),
         click.option(
             "--experiment",
             default=AUTO,

@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
+    root = os.environ.get("REGBENCH_CACHE")
+    return Path(root) if root else user_cache_path("regbench")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

@@ -25,6 +25,8 @@ def launch(
     data_dir: str,
     train_size: str,
     device: str,
+    engine: str,
+    jobs: str,
     experiment: str,
     dry_run: bool,
     rerun: bool,
@@ -37,34 +39,43 @@ def launch(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     check_name(dataset)
+    side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs)
     place = cli.device(device)
     from regbench.tracking.store import Store
 
     store = Store(None if experiment == cli.AUTO else experiment)
-    from regbench import models
+    if model != NOTEBOOK:
+        from regbench import models
 
-    models.find(model)
+        models.find(model)
     data = cli.load(dataset, data_dir)
-    from regbench import runner
-    from regbench.data.split import split
+    from regbench.data.split import check
 
     sweep = make_sweep(data, len(data.train_labels) if wanted == -1 else wanted)
     for recipe in sweep.recipes:
-        models.check(recipe.model, len(data.classes))
-        train_part, _ = split(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
-        if recipe.batch_size > len(train_part):
+        if model != NOTEBOOK:
+            models.check(recipe.model, len(data.classes))
+        check(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
+        count = recipe.train_size - recipe.val_size
+        if recipe.batch_size > count:
             raise UserError(
-                f"batch_size={recipe.batch_size} is out of range: only {len(train_part)} images are trained on; "
+                f"batch_size={recipe.batch_size} is out of range: only {count} images are trained on; "
                 "give a smaller batch_size or a larger train_size"
             )
-    plan = runner.plan(sweep, store, rerun)
-    chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place.type == "cpu" else ""
-    console.print(f"device: {runner.device_name(place)}{chosen}")
-    _print_plan(console, plan, data, place, runner)
+    from regbench import planning
+    from regbench.engine.choice import choose
+
+    trainer = choose(engine, side_by_side, sweep, data, place)
+    plan = planning.plan(sweep, store, rerun)
+    chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place == "cpu" else ""
+    console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")
+    _print_plan(console, plan, data, trainer, planning)
     if dry_run:
         store.name_launcher("dry_run")
         return []
-    results = runner.run(plan, data, store, place, console, f"{name} {data.name}")
+    from regbench import runner
+
+    results = runner.run(plan, data, store, trainer, console, f"{name} {data.name}")
     _print_results(console, results, runner)
     console.print(
         f'MLflow: experiment "{store.experiment}" in {store.uri}; look with: mlflow ui --backend-store-uri {store.uri}'
@@ -72,7 +83,7 @@ def launch(
     return results
 
 
-def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
+def _print_plan(console: Console, plan, data: Images, engine, planning) -> None:
     console.print(
         f"data: {data.name}, {len(data.train_labels):,} training and {len(data.test_labels):,} test images "
         f"in {len(data.classes)} classes"
@@ -97,11 +108,11 @@ def _print_plan(console: Console, plan, data: Images, device, runner) -> None:
         console.print(_power(len(methods), len({trial.seed for trial in plan.sweep.trials})))
     if not todo:
         return
-    seconds = runner.estimate(plan, data, device)
+    seconds = planning.estimate(plan, data, engine)
     if seconds is None:
         console.print("estimated time: unknown, since a first training step fails")
         return
-    console.print(f"estimated time: {timedelta(seconds=round(seconds))} (from steps measured on this device just now)")
+    console.print(f"estimated time: {timedelta(seconds=round(seconds))} (from steps measured on this device)")
     if seconds > LONG_SECONDS:
         seeds = len({trial.seed for trial in plan.sweep.trials})
         needed = seeds_needed(max(len(methods), 1))
@@ -127,7 +138,7 @@ def _told(recipe: Recipe) -> str:
     return (
         f"recipe {recipe.id}: {recipe.model}, {recipe.train_size - recipe.val_size:,} images trained on, "
         f"{recipe.val_size:,} held out for validation, {recipe.epochs} epochs, batch {recipe.batch_size}, "
-        f"lr {recipe.lr:g}, momentum {recipe.momentum:g}"
+        f"lr {recipe.lr:g}, momentum {recipe.momentum:g}, {recipe.precision}"
     )
 
 

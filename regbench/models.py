@@ -16,7 +16,8 @@ from regbench.sweep import NOTEBOOK
 class NotebookCNN(nn.Module):
     """The lecture notebook's network: two convolutions, three dense layers, no normalization; 3,163,114 parameters.
 
-    Input float [N, 3, 32, 32] in [0, 1], output logits [N, num_classes].
+    Input float [N, 3, 32, 32] in [0, 1], output logits [N, num_classes]. Pooling goes before bias and ReLU, which is
+    the same function, gradient included, at a quarter of the work.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -28,11 +29,17 @@ class NotebookCNN(nn.Module):
         self.l3 = nn.Linear(1024, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        if x.device.type == "cpu":  # its convolutions and its pooling are a quarter faster with channels last
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = F.relu(_convolve_and_pool(x, self.conv1))
+        x = F.relu(_convolve_and_pool(x, self.conv2))
         x = F.relu(self.l1(x.flatten(1)))
         x = F.relu(self.l2(x))
         return self.l3(x)
+
+
+def _convolve_and_pool(x: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
+    return F.max_pool2d(F.conv2d(x, layer.weight, padding=1), 2) + layer.bias[:, None, None]
 
 
 def find(spec: str) -> Callable[..., nn.Module]:

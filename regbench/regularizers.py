@@ -20,6 +20,8 @@ class Regularizer:
 
     name: ClassVar[str]
     lams: ClassVar[tuple[float, ...]]
+    # each weight is treated by itself, so that the hooks may be called with any part of p
+    elementwise: ClassVar[bool] = False
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         """Add the penalty's gradient at p [K, ...] to g [K, ...], in place, before the optimizer's step."""
@@ -37,6 +39,7 @@ class Unregularized(Regularizer):
 
     name = "none"
     lams = (0.0,)
+    elementwise = True
 
 
 class L1(Regularizer):
@@ -47,6 +50,7 @@ class L1(Regularizer):
 
     name = "l1"
     lams = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+    elementwise = True
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         g.addcmul_(p.sign(), lam)
@@ -63,6 +67,7 @@ class L2(Regularizer):
 
     name = "l2"
     lams = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    elementwise = True
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         # product, then sum, each rounded as autograd does for lam * (w ** 2).sum(): bitwise the notebook's path
@@ -80,6 +85,7 @@ class WeightDecay(Regularizer):
 
     name = "weight_decay"
     lams = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    elementwise = True
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         # multiplied and added in one rounding, as torch.optim.SGD does: bitwise its trajectory

@@ -2,31 +2,22 @@
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from regbench import metrics
 from regbench.data.images import Images
-from regbench.engine import sequential
+from regbench.engine.choice import Engine
 from regbench.engine.events import Epoch, Failed, Started, Trained
+from regbench.planning import Plan
 from regbench.progress import Reporter
 from regbench.sweep import Sweep, Trial
 from regbench.tracking import schema
-from regbench.tracking.store import FinishedTrial, Store
+from regbench.tracking.store import Store
 from regbench.tracking.sweep_run import SweepRun
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already."""
-
-    sweep: Sweep
-    todo: tuple[Trial, ...]
-    reused: dict[str, FinishedTrial]
 
 
 @dataclass(frozen=True)
@@ -39,35 +30,7 @@ class Result:
     reason: str = ""
 
 
-def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
-    """Return the sweep split into what is finished in the store's experiment and what is not (or all, for `rerun`)."""
-    finished = store.finished(sweep.recipes)
-    found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
-    todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
-    return Plan(sweep, todo, found)
-
-
-def estimate(plan: Plan, data: Images, device: torch.device) -> float | None:
-    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe; None if they fail.
-
-    Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
-    """
-    seconds = 0.0
-    for recipe in plan.sweep.recipes:
-        trials = [trial for trial in plan.todo if trial.recipe == recipe]
-        if trials:
-            # the last one: `none` comes first, and costs less than a regularizer
-            try:
-                cost = sequential.seconds_per_image(trials[-1], data, device)
-            except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
-                return None
-            train = recipe.train_size - recipe.val_size
-            images = recipe.epochs * (train + recipe.val_size / 3) + (train + len(data.test_labels)) / 3
-            seconds += cost * images * len(trials)
-    return seconds
-
-
-def run(plan: Plan, data: Images, store: Store, device: torch.device, console: Console, name: str) -> list[Result]:
+def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str) -> list[Result]:
     """Train what is to be trained, write it to the store, and return a result for every trial of the sweep.
 
     A trial that raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after
@@ -89,20 +52,21 @@ def run(plan: Plan, data: Images, store: Store, device: torch.device, console: C
         return [results[trial.key] for trial in plan.sweep.trials]  # another run of the same name would hold nothing
     with (
         _interruptible(),
-        SweepRun(store, plan.sweep, data, device_name(device), sequential.NAME, name) as parent,
+        SweepRun(store, plan.sweep, data, engine.device_name, engine.name, name) as parent,
         Reporter(plan.todo, console) as reporter,
+        closing(engine.train(plan.todo, data)) as events,
     ):
         parent.adopt(list(kept.values()))
         writer = parent.writer
-        last_epoch: Mapping[str, float] = {}
-        for event in sequential.train(plan.todo, data, device):
+        last_epoch: dict[Trial, Mapping[str, float]] = {}
+        for event in events:
             trial = event.trial
             match event:
                 case Started():
                     writer.start(trial)
                     reporter.start(trial)
                 case Epoch(epoch=epoch, metrics=values):
-                    last_epoch = values
+                    last_epoch[trial] = values
                     writer.epoch(trial, epoch, values)
                     reporter.epoch(trial, epoch, values)
                 case Trained():
@@ -118,7 +82,7 @@ def run(plan: Plan, data: Images, store: Store, device: torch.device, console: C
                         replaces=old.run_id if old else None,
                     )
                     reporter.end(trial, _told(result))
-                    results[trial.key] = replace(result, metrics=last_epoch | result.metrics)
+                    results[trial.key] = replace(result, metrics=last_epoch.pop(trial, {}) | result.metrics)
                 case Failed(reason=reason):
                     writer.fail(trial, reason)
                     reporter.end(trial, f"failed: {reason}")
@@ -175,10 +139,6 @@ def summary(sweep: Sweep, results: list[Result]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (HEADINGS, rule, *table(results))]
     found = f"All {len(sweep.trials)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
     return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, "", found])
-
-
-def device_name(device: torch.device) -> str:
-    return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
 
 
 def _told(result: Result) -> str:

@@ -18,8 +18,15 @@ from regbench import regularizers
 from regbench.regularizers import Regularizer
 
 # what these modules say decides a trial's weights, on every engine
-DECISIVE = ("regbench.data.split", "regbench.engine.randomness", "regbench.engine.step")
+DECISIVE = (
+    "regbench.data.split",
+    "regbench.engine.precision",
+    "regbench.engine.randomness",
+    "regbench.engine.step",
+)
 SCOPES = ("weights", "all")
+# of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
+PRECISIONS = ("float32", "tf32", "bf16", "float64")
 BASELINE = "none"
 NOTEBOOK = "notebook"
 
@@ -37,6 +44,7 @@ class Recipe:
     batch_size: int = 100
     lr: float = 0.01
     momentum: float = 0.9
+    precision: str = "float32"
 
     @property
     def id(self) -> str:

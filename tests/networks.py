@@ -46,3 +46,11 @@ class NeedsArgument(Tiny):
 
 def not_a_class() -> None:
     """Found by import path, but no network."""
+
+
+class Normalized(Tiny):
+    """Keeps running statistics, but draws no random numbers."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.body.append(nn.BatchNorm1d(4 * 8 * 8))

@@ -124,7 +124,7 @@ def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, e
 
 def test_sigterm_closes_what_is_open_as_ctrl_c_does(database, environment, elsewhere):
     process = subprocess.Popen(
-        arguments("benchmarks.sweep", **SWEEP | {"epochs": 500}),
+        arguments("benchmarks.sweep", **SWEEP | {"epochs": 500, "jobs": 1}),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -1,6 +1,6 @@
 """The engine against the notebook's plain loop: the same weights and batch order give the same training."""
 
-import os
+import dataclasses
 import re
 
 import numpy as np
@@ -12,10 +12,9 @@ from benchmarks.notebook import EXPERIMENTS, experiment
 from regbench import data
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Trained
-from regbench.engine.randomness import initial_model
+from regbench.engine.resident import Resident
 
 CPU = torch.device("cpu")
-STEPS = 200
 
 
 @pytest.fixture(scope="module")
@@ -23,40 +22,40 @@ def digits(tmp_path_factory):
     return data.load("digits", tmp_path_factory.mktemp("none"))
 
 
-@pytest.fixture
-def all_threads():
-    """As a user trains the notebook's network."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("all_threads")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_parameter_agrees_after_200_steps(name, digits, monkeypatch):
-    """Within 1e-5 relative (norm of the difference over norm), as the design promises; losses and accuracies too."""
-    per_epoch = -(-len(digits.train_labels) // EXPERIMENTS[name][2])
-    epochs = -(-STEPS // per_epoch)
-    trial = experiment(name, digits, len(digits.train_labels), epochs, seed=3)
-    model = initial_model("notebook", 10, seed=3)
-    plain = list(notebook_loop.train(model, trial, digits, CPU, max_steps=STEPS))
+@pytest.mark.parametrize(("precision", "steps", "tolerance"), [("float32", 10, 1e-5), ("float64", 40, 1e-10)])
+def test_every_parameter_agrees(name, precision, steps, tolerance, digits, monkeypatch):
+    """Norm of the difference over norm; losses and accuracies too.
 
-    # the engine knows no half epochs: its last one gets only the batches that complete 200 steps
-    last = STEPS - (epochs - 1) * per_epoch
+    In float32 rounding alone, as by another number of threads, makes a difference of 1e-2 after 200 steps on this data.
+    That it is the same function is seen in float64.
+    """
+    per_epoch = -(-len(digits.train_labels) // EXPERIMENTS[name][2])
+    epochs = -(-steps // per_epoch)
+    trial = experiment(name, digits, len(digits.train_labels), epochs, seed=3)
+    trial = dataclasses.replace(trial, recipe=dataclasses.replace(trial.recipe, precision=precision))
+    model = notebook_loop.network(10, seed=3).to(getattr(torch, precision))
+    torch.set_default_dtype(getattr(torch, precision))  # what ToTensor makes
+    try:
+        plain = list(notebook_loop.train(model, trial, digits, CPU, max_steps=steps))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    # the engine knows no half epochs: its last one gets only the batches that complete the steps
+    last = steps - (epochs - 1) * per_epoch
     whole = sequential.batches
 
     def cut(count, batch_size, seed, epoch):
         return whole(count, batch_size, seed, epoch)[: last if epoch == epochs else None]
 
     monkeypatch.setattr(sequential, "batches", cut)
-    events = list(sequential.train([trial], digits, CPU))
+    events = list(sequential.train([trial], Resident(digits, CPU)))
     ours = [event.metrics for event in events if isinstance(event, Epoch)]
     (trained,) = [event for event in events if isinstance(event, Trained)]
 
     for parameter, theirs in model.state_dict().items():
         difference = torch.linalg.vector_norm(trained.weights[parameter].double() - theirs.double())
-        assert difference <= 1e-5 * torch.linalg.vector_norm(theirs.double()), parameter
+        assert difference <= tolerance * torch.linalg.vector_norm(theirs.double()), parameter
     assert len(ours) == len(plain) == epochs
     for mine, (loss, accuracy, _) in list(zip(ours, plain, strict=True))[:-1]:  # the last epoch was cut
         assert mine["train/objective"] == pytest.approx(loss, rel=1e-5)
@@ -66,7 +65,7 @@ def test_every_parameter_agrees_after_200_steps(name, digits, monkeypatch):
 def test_the_plain_loop_is_not_the_engine_in_disguise(digits):
     """The comparison above can fail: another seed, and another lam, give other weights."""
     trial = experiment("l1", digits, 200, 1, seed=0)
-    first, second = initial_model("notebook", 10, seed=0), initial_model("notebook", 10, seed=1)
+    first, second = notebook_loop.network(10, seed=0), notebook_loop.network(10, seed=1)
     for model in (first, second):
         list(notebook_loop.train(model, trial, digits, CPU))
     assert not torch.allclose(first.l3.weight, second.l3.weight)

@@ -5,8 +5,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from regbench import regularizers
-from regbench.engine.step import Update, train_step
+from regbench.engine.sequential import Training
+from regbench.engine.step import Update
 from regbench.errors import UserError
+from regbench.sweep import Recipe, Trial
+from tests.conftest import TINY
 from tests.networks import Tiny
 
 ALL = sorted(regularizers.REGISTRY)
@@ -73,13 +76,15 @@ def test_weight_decay_adds_nothing_to_the_loss():
     assert regularizers.WeightDecay().value(torch.ones(2, 3), column(1.0, 1.0)) == 0.0
 
 
+def trial(regularizer: str, lam: float, scope: str = "weights") -> Trial:
+    return Trial(Recipe("none", "", 16, 0, TINY, lr=0.1), regularizer, lam, 0, scope)
+
+
 def trained(regularizer: str, lam: float, scope: str = "weights", steps: int = 20) -> nn.Module:
-    torch.manual_seed(0)
-    model = Tiny()
-    update = Update(model, regularizers.find(regularizer)(), lam, scope, lr=0.1, momentum=0.9)
+    training = Training(trial(regularizer, lam, scope), 10, torch.device("cpu"))
     for _ in range(steps):
-        train_step(model, update, IMAGES, LABELS)
-    return model
+        training.step(IMAGES, LABELS)
+    return training.model
 
 
 def assert_same(first: nn.Module, second: nn.Module) -> None:
@@ -123,10 +128,11 @@ def test_weight_decay_is_that_of_torch():
 
 
 def test_scope_weights_leaves_biases_to_the_loss():
-    model = Tiny()
-    update = Update(model, regularizers.L2(), 1.0, "weights", lr=0.1, momentum=0.0)
-    assert [p.ndim for p in update.scope] == [4, 2]
-    assert len(Update(model, regularizers.L2(), 1.0, "all", lr=0.1, momentum=0.0).scope) == 4
+    zero = [torch.zeros_like(p)[None] for p in Tiny().parameters()]
+    for scope, moved in (("weights", [True, False, True, False]), ("all", [True] * 4)):
+        weights = [torch.ones_like(w) for w in zero]
+        Update(weights, [trial("l2", 1.0, scope)])([w.clone() for w in zero])
+        assert [bool((w < 1).all()) for w in weights] == moved
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -46,7 +46,7 @@ def test_the_key_is_of_what_decides_the_result():
     ]
     changed = {
         "fingerprint": "0" * 64, "train_size": 90, "val_size": 5, "epochs": 3, "batch_size": 7, "lr": 0.1,
-        "momentum": 0.5, "model": "tests.networks:Tiny",
+        "momentum": 0.5, "model": "tests.networks:Tiny", "precision": "bf16",
     }  # fmt: skip
     recipes = [dataclasses.replace(RECIPE, **{name: value}) for name, value in changed.items()]
     others += [dataclasses.replace(base, recipe=recipe) for recipe in recipes]

@@ -1,57 +1,82 @@
-"""Decoded images on disk, found by content; the cache can be deleted at any time."""
+"""Decoded data sets on disk, found by content; the cache can be deleted at any time."""
 
 import hashlib
+import json
 import logging
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from regbench.files import atomic
+from regbench.data.images import Images
+from regbench.errors import UserError, one_line
+from regbench.files import atomic, cache_folder
 
 log = logging.getLogger(__name__)
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+# files per task: small ones by the tens of thousands would spend more time on being handed out than on being read
+TASK = 1000
 
 
 def place(key: str) -> Path:
-    """Return the file for `key`; the folder is REGBENCH_CACHE, else the user's cache folder."""
-    root = os.environ.get("REGBENCH_CACHE")
-    return (Path(root) if root else user_cache_path("regbench")) / f"{key}.safetensors"
+    """Return the file for `key`."""
+    return cache_folder() / f"{key}.safetensors"
 
 
-def read(key: str) -> dict[str, np.ndarray] | None:
-    """Return the arrays written under `key`; None if there are none or the file is damaged (it is then removed)."""
+def content_key(kind: str, root: Path, files: Sequence[str]) -> str:
+    """Return a key for `files`, paths below `root`: 64 hex digits that depend on their names, order and content.
+
+    `kind` is how they are decoded. Raises OSError naming the file that cannot be read.
+    """
+    digest = hashlib.sha256(kind.encode())
+    tasks = [files[first : first + TASK] for first in range(0, len(files), TASK)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for task, hashes in zip(
+            tasks, threads.map(lambda task: [_hash(root, file) for file in task], tasks), strict=True
+        ):
+            for file, content in zip(task, hashes, strict=True):
+                digest.update(os.fsencode(file) + b"\0" + content)
+    return digest.hexdigest()
+
+
+def read(key: str, name: str) -> Images | None:
+    """Return the data set written under `key`, as `name`; None if there is none or it is damaged (it is then removed).
+
+    Its fingerprint serves as the checksum, so that the images are hashed once.
+    """
     path = place(key)
     try:
         with safe_open(path, framework="numpy") as stored:
-            arrays = {name: stored.get_tensor(name) for name in ARRAYS}
-            if (stored.metadata() or {}).get("sha256") == _checksum(arrays):
-                return arrays
+            about = json.loads(stored.metadata()["about"])
+            arrays = {array: stored.get_tensor(array) for array in ARRAYS}
+        images = Images(name, tuple(about["classes"]), **arrays)
+        if images.fingerprint == about["fingerprint"]:
+            return images
         problem = "its checksum does not match"
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError) as error:
-        problem = str(error)
+    except (OSError, SafetensorError, UserError, ValueError, TypeError, LookupError) as error:
+        problem = one_line(error)
     log.warning("the cached images in %s are damaged (%s) and are built again", path, problem)
     path.unlink(missing_ok=True)
     return None
 
 
-def write(key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep `arrays` under `key`; a cache that cannot be written costs time only, so it is a warning."""
+def write(key: str, images: Images) -> None:
+    """Keep `images` under `key`; a cache that cannot be written costs time only, so it is a warning."""
+    # as one text: safetensors writes several in any order
+    about = json.dumps({"classes": images.classes, "fingerprint": images.fingerprint})
     try:
         with atomic(place(key)) as path:
-            save_file(arrays, path, metadata={"sha256": _checksum(arrays)})
+            save_file({name: getattr(images, name) for name in ARRAYS}, path, metadata={"about": about})
     except (OSError, SafetensorError) as error:
         log.warning("the decoded images are not cached: %s (set REGBENCH_CACHE to a writable folder)", error)
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
+def _hash(root: Path, file: str) -> bytes:
+    # of text paths and without a buffer: a folder may have tens of thousands of small files
+    with open(os.path.join(root, file), "rb", buffering=0) as opened:
+        return hashlib.sha256(opened.read()).digest()

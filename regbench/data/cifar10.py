@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from regbench.data import cache
 from regbench.data.images import Images
 from regbench.errors import UserError, one_line
 from regbench.files import folder
+
+# what the archive holds, in torchvision's words, whose import takes seconds
+UNPACKED = "cifar-10-batches-py"
+FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 
 
 def load(data_dir: Path) -> Images:
@@ -17,6 +22,22 @@ def load(data_dir: Path) -> Images:
     Raises UserError if it is neither there nor to be had, or if the archive is damaged.
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
+    images = cache.read(key, "cifar10") if (key := _key(data_dir)) else None
+    if images is None:
+        images = _load(data_dir)
+        if key := _key(data_dir):
+            cache.write(key, images)
+    return images
+
+
+def _key(data_dir: Path) -> str | None:
+    try:
+        return cache.content_key("cifar10", data_dir / UNPACKED, FILES)
+    except OSError:
+        return None
+
+
+def _load(data_dir: Path) -> Images:
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 

@@ -1,10 +1,13 @@
 """scikit-learn's bundled handwritten digits: 1,797 real images, no download."""
 
+import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from regbench.data import cache
 from regbench.data.images import SIDE, Images, from_grey
 
 TEST_SIZE = 360
@@ -16,6 +19,17 @@ def load(data_dir: Path) -> Images:
     The bundle has no test part: 360 of the 1,797 are set aside, stratified, always the same.
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
+    # cached for the sake of the import, which takes longer than all the rest
+    made_by = f"digits {SIDE} {TEST_SIZE} {version('scikit-learn')} {version('pillow')}"
+    key = hashlib.sha256(made_by.encode()).hexdigest()
+    images = cache.read(key, "digits")
+    if images is None:
+        images = _make()
+        cache.write(key, images)
+    return images
+
+
+def _make() -> Images:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regbench.data import cache
 from regbench.data.images import Images, from_grey
 from regbench.errors import UserError, one_line
 from regbench.files import folder
@@ -25,14 +26,27 @@ def load(data_dir: Path) -> Images:
     package puts them; else downloads them to `data_dir` (31 MB, checked by md5).
     Raises UserError if there is no data or a file is damaged. Source: Xiao et al., arXiv 1708.07747.
     """
-    from torchvision.datasets import FashionMNIST
-
     places = (data_dir, data_dir / "FashionMNIST" / "raw", DEBIAN)
     found = next((place for place in places if all(_find(place, name) for name in NAMES)), None)
     if found is None:
         _download(data_dir, places)
         found = places[1]
-    train, test = (_read_part(found, part) for part in PARTS)
+    files = [_find(found, name).name for name in NAMES]
+    try:
+        key = cache.content_key("fashion_mnist", found, files)
+    except OSError as error:
+        raise UserError(f"fashion_mnist: {error.filename} cannot be read ({one_line(error)})") from error
+    images = cache.read(key, "fashion_mnist")
+    if images is None:
+        images = _read_files(found)
+        cache.write(key, images)
+    return images
+
+
+def _read_files(place: Path) -> Images:
+    from torchvision.datasets import FashionMNIST
+
+    train, test = (_read_part(place, part) for part in PARTS)
     return Images("fashion_mnist", tuple(FashionMNIST.classes), *train, *test)
 
 

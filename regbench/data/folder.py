@@ -1,8 +1,7 @@
 """A folder of image files in the layout of torchvision's ImageFolder, decoded once."""
 
-import hashlib
 import os
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from regbench.data.images import SIDE, Images
 from regbench.errors import UserError, one_line
 
 PARTS = ("train", "test")
+# those of torchvision's ImageFolder, whose import takes seconds
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 FIX = "replace or remove the file"
 
 
@@ -32,20 +33,24 @@ def load(data_dir: Path) -> Images:
             f"only one of them has: {', '.join(differing)}"
         )
     files = [
-        (part, label, path) for part in PARTS for label, paths in enumerate(listing[part].values()) for path in paths
+        (part, label, file) for part in PARTS for label, found in enumerate(listing[part].values()) for file in found
     ]
-    key = _content_key(data_dir, files)
-    arrays = cache.read(key)
-    if arrays is None:
-        arrays = _decode(files)
-        cache.write(key, arrays)
-    return Images(data_dir.resolve().name, classes["train"], **arrays)
+    try:
+        key = cache.content_key(f"folder {SIDE}", data_dir, [file for _, _, file in files])
+    except OSError as error:
+        raise UserError(f"folder: {error.filename} cannot be read ({one_line(error)})") from error
+    name = data_dir.resolve().name
+    images = cache.read(key, name)
+    if images is None:
+        images = Images(
+            name, classes["train"], **_decode([(part, label, data_dir / file) for part, label, file in files])
+        )
+        cache.write(key, images)
+    return images
 
 
-def _list_part(data_dir: Path, part: str) -> dict[str, list[Path]]:
-    """Return class name -> sorted image paths of one part."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-
+def _list_part(data_dir: Path, part: str) -> dict[str, list[str]]:
+    """Return class name -> sorted image paths of one part, relative to `data_dir`."""
     root = data_dir / part
     if not root.is_dir():
         raise UserError(
@@ -53,28 +58,30 @@ def _list_part(data_dir: Path, part: str) -> dict[str, list[Path]]:
             "and test/, a folder per class in each>, or take dataset=digits, which needs no data"
         )
     try:
-        classes, index = find_classes(str(root))
-        listing = {name: [] for name in classes}
-        for path, label in make_dataset(str(root), index, extensions=IMG_EXTENSIONS):
-            listing[classes[label]].append(Path(path))
+        listing = {name: list(_list_class(data_dir, Path(part, name))) for name in _folders(root)}
     except OSError as error:
         raise UserError(f"folder: {root}: {one_line(error)}") from error
+    if not listing:
+        raise UserError(f"folder: {root} has no folder of a class in it")
+    empty = [name for name, files in listing.items() if not files]
+    if empty:
+        raise UserError(
+            f"folder: {root} has no image for class {', '.join(empty)}; files that count as images end with "
+            f"{', '.join(EXTENSIONS)}"
+        )
     return listing
 
 
-def _content_key(data_dir: Path, files: list[tuple[str, int, Path]]) -> str:
-    digest = hashlib.sha256(f"folder {SIDE}".encode())
-    for _, _, path in files:
-        content = hashlib.sha256(_read(path)).digest()
-        digest.update(os.fsencode(path.relative_to(data_dir)) + b"\0" + content)
-    return digest.hexdigest()
+def _folders(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"folder: {path} cannot be read ({one_line(error)})") from error
+def _list_class(data_dir: Path, place: Path) -> Iterator[str]:
+    """Give the images of a class, folders within it included, in torchvision's order."""
+    for folder, _, names in sorted(os.walk(data_dir / place, followlinks=True)):
+        below = os.path.relpath(folder, data_dir)
+        yield from (os.path.join(below, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS))
 
 
 def _decode(files: list[tuple[str, int, Path]]) -> dict[str, np.ndarray]:
@@ -92,7 +99,7 @@ def _decode(files: list[tuple[str, int, Path]]) -> dict[str, np.ndarray]:
 def _decode_one(path: Path) -> np.ndarray:
     """Return one image file as uint8 [3, 32, 32]."""
     try:
-        with Image.open(BytesIO(_read(path))) as image:
+        with Image.open(path) as image:
             picture = image.convert("RGB")
             if picture.size != (SIDE, SIDE):
                 picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)

@@ -53,6 +53,16 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
     return np.sort(train), np.sort(validation)
 
 
+def check(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> None:
+    """Raise UserError if `split` would; where every class is large, without the second that `split` takes."""
+    check_sizes(labels, train_size, val_size)
+    _, counts = np.unique(labels, return_counts=True)
+    smallest = min(size for size in (val_size, train_size - val_size) if size)
+    # a part has its share of each class but for rounding, so that a share of two leaves one at least
+    if counts.min() * smallest < 2 * len(labels):
+        split(labels, train_size, val_size, seed)
+
+
 def _refuse_rare(labels: np.ndarray, train_size: int, val_size: int) -> NoReturn:
     classes, counts = np.unique(labels, return_counts=True)
     rarest = counts.argmin()

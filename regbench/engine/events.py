@@ -27,11 +27,12 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A training that ended, well or diverged: weights on the CPU, logits of the images in the data set's order.
+    """A training that ended, well or diverged: weights, and logits of the images in the data set's order, on its device.
 
     `weights` holds buffers too; `parameters` names those that were trained.
 
-    `diverged` is empty, or says where the loss stopped being finite. `seconds` is the wall time of the training.
+    `diverged` is empty, or says where the loss stopped being finite. `seconds` is its wall time, in a stack its
+    share of it.
     """
 
     trial: Trial

@@ -1,5 +1,7 @@
 """The MLflow tracking store: opened after a check that it can be written, searched page by page."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -10,14 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING
 
 from regbench.errors import TrackingError, UserError, one_line
 from regbench.sweep import Recipe
 from regbench.tracking import process, schema
+
+if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
@@ -47,7 +50,6 @@ class Store:
 
         Raises UserError if the store cannot be reached or written, or the experiment is deleted.
         """
-        _quiet()
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
@@ -59,6 +61,9 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        _quiet()
         # MLflow keeps one connection per address, so a relative path would go on meaning the first folder
         if self.uri.startswith(SQLITE):
             return MlflowClient(f"{SQLITE}{Path(self.uri.removeprefix(SQLITE)).resolve()}")
@@ -147,6 +152,8 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Turn what MLflow raises while a sweep runs into a TrackingError."""
+        from mlflow.exceptions import MlflowException
+
         try:
             yield
         except (MlflowException, OSError) as error:
@@ -154,6 +161,8 @@ class Store:
 
     def _keys(self, run: Run) -> set[str]:
         """Return the keys of the trials that a running process works on: a trial's own, or all of a sweep's."""
+        from mlflow.exceptions import MlflowException
+
         if schema.KEY in run.data.tags:
             return {run.data.tags[schema.KEY]}
         try:
@@ -218,6 +227,8 @@ def _check_sqlite(uri: str) -> bool:
 @contextmanager
 def _reported(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into a UserError, after one retry instead of minutes of them."""
+    from mlflow.exceptions import MlflowException
+
     limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update({name: value for name, value in limits.items() if before[name] is None})
@@ -233,6 +244,6 @@ def _reported(uri: str) -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Keep the database's set-up messages off the screen."""
+    """Keep the database's set-up messages off the screen; to be called after MLflow's import, which sets levels too."""
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)

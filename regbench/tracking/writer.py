@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -18,12 +18,12 @@ from regbench.tracking import artifacts, process, schema
 
 # a trial that lasts longer than this is written at this pace, so that its curve is live
 FLUSH_SECONDS = 15.0
-# writes that may wait: a trial is three of them, so little is lost in a crash and few weights are kept in memory
-MAX_WAITING = 3
+# results that may wait to be written: little is lost in a crash, and few weights are kept in memory
+MAX_WAITING = 8
 
 
 class Writer:
-    """Writes a run per trial. Every method returns at once unless MAX_WAITING writes are pending.
+    """Writes a run per trial. Every method returns at once, but `finish` waits while MAX_WAITING results are pending.
 
     Raises TrackingError from any method once a write has failed.
     """
@@ -69,7 +69,12 @@ class Writer:
         """
         final = self._take(trial) + _metrics(metrics, trial.recipe.epochs)
         tags = {schema.STATUS: status} | ({schema.REASON: reason} if reason else {})
-        self._submit(self._finish, trial, final, dict(weights), parameters, tags, replaces)
+        # off the device, whose memory the next trials need
+        taken = {name: w.detach().cpu() for name, w in weights.items()}
+        self._waiting.acquire()
+        self._submit(self._finish, trial, final, taken, parameters, tags, replaces).add_done_callback(
+            lambda _: self._waiting.release()
+        )
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Mark the trial's run FAILED; it is trained again when the sweep is run again."""
@@ -87,10 +92,9 @@ class Writer:
         taken, self._buffer[trial.key] = self._buffer[trial.key], []
         return taken
 
-    def _submit(self, task: Callable[..., None], *args: object) -> None:
+    def _submit(self, task: Callable[..., None], *args: object) -> Future:
         self._check()
-        self._waiting.acquire()
-        self._thread.submit(self._run, task, *args)
+        return self._thread.submit(self._run, task, *args)
 
     def _run(self, task: Callable[..., None], *args: object) -> None:
         try:
@@ -99,8 +103,6 @@ class Writer:
                 task(*args)
         except Exception as error:
             self._error = error
-        finally:
-            self._waiting.release()
 
     def _check(self) -> None:
         if self._error is not None:

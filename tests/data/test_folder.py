@@ -1,12 +1,15 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from regbench import data
-from regbench.data import cache
+from regbench.data import cache, folder
 from regbench.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -127,3 +130,28 @@ def test_what_is_wrong_is_named_and_nothing_is_cached(pictures, damage, message)
     with pytest.raises(UserError, match=message):
         load(pictures)
     assert not cache.place("x").parent.exists()
+
+
+def test_classes_and_files_are_found_as_torchvision_finds_them(pictures):
+    deep = pictures / "train" / "cat" / "a" / "B"
+    deep.mkdir(parents=True)
+    for name in ("z.PNG", "10.png", "9.png", "x.gif"):
+        shutil.copy(pictures / "train" / "dog" / "0.png", deep / name)
+    (deep.parent / "linked").symlink_to(pictures / "test" / "dog")
+    theirs = ImageFolder(pictures / "train")
+    ours = folder._list_part(pictures, "train")
+    assert list(ours) == theirs.classes
+    files = [(pictures / file, label) for label, found in enumerate(ours.values()) for file in found]
+    assert files == [(Path(file), label) for file, label in theirs.samples]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+def test_what_is_cached_is_read_without_the_slow_imports(dataset, pictures, environment):
+    first = data.load(dataset, pictures)
+    code = (
+        "import sys; from pathlib import Path; from regbench import data;"
+        f"print(data.load({dataset!r}, Path({str(pictures)!r})).fingerprint);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'sklearn')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, first.fingerprint)

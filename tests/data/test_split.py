@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regbench.data.split import check_sizes, split
+from regbench.data.split import check, check_sizes, split
 from regbench.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 40))
@@ -59,3 +59,17 @@ def test_a_class_too_rare_to_divide_is_named(counts, train_size, val_size):
     labels = np.repeat(np.arange(3), counts)
     with pytest.raises(UserError, match=f"class number 2 has only {counts[2]} of"):
         split(labels, train_size, val_size, 0)
+
+
+@pytest.mark.parametrize("rarest", [1, 2, 3, 5, 30])
+@pytest.mark.parametrize(("train_size", "val_size"), [(200, 0), (200, 20), (100, 10), (100, 90)])
+def test_the_check_refuses_what_the_split_refuses(rarest, train_size, val_size):
+    labels = np.repeat(np.arange(3), [rarest, 100 - rarest, 100])
+    outcomes = []
+    for function in (check, split):
+        try:
+            function(labels, train_size, val_size, 0)
+            outcomes.append("")
+        except UserError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]

@@ -8,6 +8,7 @@ from regbench import metrics, runner
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model
+from regbench.engine.resident import Resident
 from regbench.sweep import Recipe, Trial, grid
 from tests.conftest import TINY
 
@@ -20,7 +21,7 @@ def recipe(images) -> Recipe:
 
 
 def run(trials, images):
-    return list(sequential.train(trials, images, CPU))
+    return list(sequential.train(trials, Resident(images, CPU)))
 
 
 def results(trials, images) -> dict[str, Trained]:
@@ -72,13 +73,14 @@ def test_the_same_trial_gives_the_same_weights_whatever_ran_before(recipe, image
 def test_seeds_are_paired_across_regularizers(recipe, images, monkeypatch):
     """The same seed: the same initial weights, batches and split for each regularizer; another seed: others."""
     seen: dict[str, list] = {}
-    step = sequential.train_step
+    step = sequential.Training.step
 
-    def spy(model, update, pictures, labels):
-        seen.setdefault(current.name, []).append((pictures.clone(), next(model.parameters()).detach().clone()))
-        return step(model, update, pictures, labels)
+    def spy(training, pictures, labels):
+        first = next(training.model.parameters()).detach().clone()
+        seen.setdefault(current.name, []).append((pictures.clone(), first))
+        return step(training, pictures, labels)
 
-    monkeypatch.setattr(sequential, "train_step", spy)
+    monkeypatch.setattr(sequential.Training, "step", spy)
     for current in grid(recipe, ["l1", "l2"], [1e-2], [0, 1]).trials:
         run([current], images)
     first = seen["none seed=0"]
@@ -94,10 +96,10 @@ def test_samples_are_counted_not_batches(recipe, images, monkeypatch):
     """80 images in batches of 32: the last has 16 and weighs half of the others."""
     losses = iter([1.0, 2.0, 4.0])
 
-    def constant(model, update, pictures, labels):
+    def constant(training, pictures, labels):
         return torch.tensor(next(losses)), torch.nn.functional.one_hot(labels, 4).float(), torch.tensor(0.0)
 
-    monkeypatch.setattr(sequential, "train_step", constant)
+    monkeypatch.setattr(sequential.Training, "step", constant)
     epoch = run([Trial(dataclasses.replace(recipe, epochs=1), "none", 0.0, 0)], images)[1]
     assert epoch.metrics["train/loss"] == pytest.approx((32 * 1 + 32 * 2 + 16 * 4) / 80)
     assert epoch.metrics["train/accuracy"] == 1.0

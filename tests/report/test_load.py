@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-import torch
 from rich.console import Console
 
 from benchmarks import report
-from regbench import cli, runner
+from regbench import cli, planning, runner
+from regbench.engine.choice import Engine
 from regbench.errors import UserError
 from regbench.report import build, load
 from regbench.sweep import Recipe, grid
@@ -25,7 +25,9 @@ def recipe(images) -> Recipe:
 
 def train(sweep, images, rerun=False):
     store = Store("e")
-    runner.run(runner.plan(sweep, store, rerun), images, store, torch.device("cpu"), Console(quiet=True), "a sweep")
+    runner.run(
+        planning.plan(sweep, store, rerun), images, store, Engine("sequential", "cpu"), Console(quiet=True), "a sweep"
+    )
     return store
 
 

@@ -7,6 +7,7 @@ import torch
 from regbench import data, metrics
 from regbench.engine import sequential
 from regbench.engine.events import Trained
+from regbench.engine.resident import Resident
 from regbench.report.statistics import Grid, Verdict, compare
 from regbench.sweep import Recipe, grid
 from tests.conftest import TINY
@@ -26,7 +27,7 @@ def accuracies(tmp_path_factory) -> dict[str, np.ndarray]:
         *grid(recipe, ["weight_decay"], [2 * LAM], range(SEEDS), baseline=False).trials,
     ]
     found: dict[str, list[float]] = {}
-    for event in sequential.train(trials, digits, torch.device("cpu")):
+    for event in sequential.train(trials, Resident(digits, torch.device("cpu"))):
         if isinstance(event, Trained):
             accuracy = metrics.classification(event.test_logits, event.test_labels)["accuracy"]
             found.setdefault(event.trial.regularizer, []).append(accuracy)

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.torch import load_file
 
-from regbench import runner
+from regbench import planning, runner
+from regbench.engine.choice import Engine
 from regbench.errors import TrackingError, UserError
 from regbench.sweep import Recipe, grid
 from regbench.tracking import artifacts, process, schema
@@ -24,7 +25,7 @@ from regbench.tracking import writer as writer_module
 from regbench.tracking.store import Store
 from tests.conftest import TINY
 
-CPU = torch.device("cpu")
+ENGINE = Engine("sequential", "cpu")
 pytestmark = pytest.mark.usefixtures("database")
 
 
@@ -40,7 +41,7 @@ def sweep(images):
 
 def train(sweep, images, rerun=False, experiment="e"):
     store = Store(experiment)
-    return runner.run(runner.plan(sweep, store, rerun), images, store, CPU, Console(quiet=True), "a sweep")
+    return runner.run(planning.plan(sweep, store, rerun), images, store, ENGINE, Console(quiet=True), "a sweep")
 
 
 def runs(kind="trial", experiment="e"):
@@ -97,7 +98,7 @@ def test_what_is_finished_is_skipped_and_found_by_its_sweep(sweep, images):
     train(sweep, images)
     larger = grid(sweep.recipes[0], ["l1"], [1e-3, 1e-4], [0, 1])
     store = Store("e")
-    plan = runner.plan(larger, store, rerun=False)
+    plan = planning.plan(larger, store, rerun=False)
     assert [trial.cell for trial in plan.todo] == ["l1 lam=1e-4"] * 2
     results = train(larger, images)
     assert len(runs()) == 6
@@ -124,8 +125,8 @@ def test_rerun_trains_again_and_replaces(sweep, images):
 def test_other_recipes_and_experiments_are_not_mixed_up(sweep, images):
     train(sweep, images)
     other = dataclasses.replace(sweep.recipes[0], epochs=1)
-    assert len(runner.plan(grid(other, ["l1"], [1e-3], [0]), Store("e"), False).todo) == 2
-    assert len(runner.plan(sweep, Store("another"), False).todo) == 4
+    assert len(planning.plan(grid(other, ["l1"], [1e-3], [0]), Store("e"), False).todo) == 2
+    assert len(planning.plan(sweep, Store("another"), False).todo) == 4
 
 
 def test_in_another_experiment_than_mlflow_runs_own_the_sweep_gets_a_run_of_its_own(sweep, images, monkeypatch):

@@ -1,0 +1,139 @@
+"""K networks as one: every tensor has a leading axis of K trials, and no trial sees another."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regbench.engine import precision
+from regbench.engine.randomness import initial_model
+from regbench.engine.resident import pixels
+from regbench.engine.step import Product
+from regbench.sweep import NOTEBOOK, Trial
+
+
+class Stack:
+    """Any torch.nn.Module, K times, by torch.func.vmap. It must not draw random numbers: their order would depend on K.
+
+    `parameters` (trained) and `state` (all, buffers included) are name -> [K, ...].
+    """
+
+    def __init__(self, trials: Sequence[Trial], num_classes: int, device: torch.device) -> None:
+        recipe = trials[0].recipe
+        self.precision, self.device = recipe.precision, device
+        self.dtype = precision.dtype(recipe.precision)
+        self.conv = grouped
+        models = [initial_model(recipe.model, num_classes, trial.seed).to(device, self.dtype) for trial in trials]
+        parameters, buffers = torch.func.stack_module_state(models)
+        self.model = models[0]
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        self.parameters = {name: p.detach().requires_grad_() for name, p in parameters.items() if name in trained}
+        frozen = {name: p.detach() for name, p in parameters.items() if name not in trained}
+        self.state = {
+            name: (self.parameters | frozen | buffers)[name]
+            for name in self.model.state_dict()
+            if name in parameters or name in buffers
+        }
+
+    def logits(self, images: Tensor, training: bool) -> Tensor:
+        """Return logits [K, N, C] of images uint8 [K, N, 3, 32, 32]."""
+        self.model.train(training)
+        with precision.autocast(self.precision, self.device):
+            return self._forward(pixels(images, self.dtype)).to(self.dtype)
+
+    def gradients(self, loss: Tensor) -> list[Tensor | Product]:
+        """Return the gradient of a scalar by each of `parameters`."""
+        return list(torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        def one(state: dict[str, Tensor], images: Tensor) -> Tensor:
+            return torch.func.functional_call(self.model, state, (images,))
+
+        return torch.func.vmap(one, randomness="error")(self.state, x)
+
+
+class NotebookStack(Stack):
+    """The notebook's CNN, K times: batched products for the dense layers, whose gradients are left as products."""
+
+    DENSE = ("l1", "l2", "l3")
+
+    DENSE = ("l1", "l2", "l3")
+
+    def _forward(self, x: Tensor) -> Tensor:
+        p = self.state
+        self.products: dict[str, Product] = {}
+        x = self.conv(x, p["conv1.weight"], p["conv1.bias"])
+        x = self.conv(x, p["conv2.weight"], p["conv2.bias"]).flatten(2)
+        for layer in self.DENSE:
+            x = self._dense(layer, x)
+            if layer != self.DENSE[-1]:
+                x = F.relu(x)
+        return x
+
+    def _dense(self, layer: str, x: Tensor) -> Tensor:
+        weight, bias = self.state[f"{layer}.weight"], self.state[f"{layer}.bias"]
+        if self._fuses():
+            return _Dense.apply(x, weight, bias, self._keep(f"{layer}.weight"))
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    def _fuses(self) -> bool:
+        # factors of 16 bits cannot be added into a momentum of 32
+        return precision.factors(self.precision) == self.dtype
+
+    def _keep(self, name: str) -> Callable[[Tensor, Tensor], None]:
+        def keep(left: Tensor, right: Tensor) -> None:
+            self.products[name] = Product(left, right)
+
+        return keep
+
+    def gradients(self, loss: Tensor) -> list[Tensor | Product]:
+        if not self._fuses():
+            return super().gradients(loss)
+        dense = {f"{layer}.weight" for layer in self.DENSE}
+        others = {name: p for name, p in self.parameters.items() if name not in dense}
+        found = dict(zip(others, torch.autograd.grad(loss, list(others.values())), strict=True)) | self.products
+        self.products = {}
+        return [found[name] for name in self.parameters]
+
+
+class _Dense(torch.autograd.Function):
+    """x [K, N, I], weight [K, O, I], bias [K, O] -> [K, N, O]; the weight's gradient goes to `keep`, as its factors."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, keep: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.keep = keep
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        ctx.keep(grad, x)
+        return grad @ weight, None, grad.sum(1), None
+
+
+def grouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve, pool and rectify x [K, N, C, H, W] to [K, N, O, H/2, W/2] as one grouped convolution."""
+    stacked = x.transpose(0, 1).flatten(1, 2)
+    y = F.conv2d(stacked, weight.flatten(0, 1), padding=1, groups=len(weight))
+    # the bias after pooling, as in the network alone
+    return F.relu(F.max_pool2d(y, 2) + bias.flatten()[:, None, None]).unflatten(1, bias.shape).transpose(0, 1)
+
+
+def unfolded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As `grouped`, by a batched product with the unfolded patches."""
+    count, size = x.shape[0], x.shape[-2:]
+    patches = F.unfold(x.flatten(0, 1), 3, padding=1).unflatten(0, (count, -1))
+    y = weight.flatten(2)[:, None] @ patches
+    pooled = F.max_pool2d(y.flatten(0, 1).unflatten(2, size), 2).unflatten(0, (count, -1))
+    return F.relu(pooled + bias[:, None, :, None, None])
+
+
+CONVOLUTIONS = {"grouped": grouped, "unfolded": unfolded}
+
+
+def build(trials: Sequence[Trial], num_classes: int, device: torch.device) -> Stack:
+    """Return the networks of `trials`, which are of one recipe, with the initial weights of their seeds."""
+    cls = NotebookStack if trials[0].recipe.model == NOTEBOOK else Stack
+    return cls(trials, num_classes, device)

@@ -1,0 +1,46 @@
+"""Small measurements of this machine, kept from command to command in a file that can be deleted at any time."""
+
+import json
+import logging
+import platform
+from pathlib import Path
+
+from regbench.files import atomic, cache_folder
+
+log = logging.getLogger(__name__)
+# the oldest go first, so that the file stays small
+MOST = 1000
+
+
+def recall(kind: str, **circumstances: object) -> object | None:
+    """Return the value of `kind` that was last remembered under the same circumstances, or None."""
+    return _read().get(_key(kind, circumstances))
+
+
+def remember(kind: str, value: object, **circumstances: object) -> None:
+    """Keep `value` (anything but None that JSON holds); where it cannot be written, it is measured again next time."""
+    key, known = _key(kind, circumstances), _read()
+    known.pop(key, None)
+    known[key] = value
+    try:
+        with atomic(_place()) as path:
+            path.write_text(json.dumps(dict(list(known.items())[-MOST:]), indent=1))
+    except OSError as error:
+        log.debug("%s is not remembered: %s", kind, error)
+
+
+def _place() -> Path:
+    return cache_folder() / "remembered.json"
+
+
+def _read() -> dict[str, object]:
+    try:
+        known = json.loads(_place().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _key(kind: str, circumstances: dict[str, object]) -> str:
+    # a home folder may be shared by several machines
+    return json.dumps([kind, platform.node(), circumstances], sort_keys=True)

@@ -1,0 +1,289 @@
+"""The fast engine for a GPU: K trials of one recipe, of any regularizers, lams and seeds, trained as one network."""
+
+import gc
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import psutil
+import torch
+from torch.nn import functional as F
+
+from regbench import metrics
+from regbench.data.images import Images
+from regbench.data.split import split
+from regbench.engine import networks, precision
+from regbench.engine.events import Epoch, Event, Failed, Started, Trained
+from regbench.engine.randomness import batches
+from regbench.engine.resident import Resident
+from regbench.engine.step import Update
+from regbench.errors import UserError, one_line
+from regbench.sweep import Recipe, Trial
+
+NAME = "stacked"
+# a crash loses a stack, so it is no larger than what fills the device
+LARGEST = {"cuda": 128, "cpu": 8}
+# of the free memory: the rest is for the results and for what torch keeps for itself
+SHARE = 0.6
+
+
+class Training:
+    """K trials in training: networks, update, and the images that each is trained on and held out, [K, n] positions."""
+
+    def __init__(self, trials: Sequence[Trial], data: Resident) -> None:
+        recipe = trials[0].recipe
+        self.trials, self.recipe, self.data = trials, recipe, data
+        self.stack = networks.build(trials, data.num_classes, data.device)
+        self.stack.conv = networks.CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
+        self.update = Update([p.detach() for p in self.stack.parameters.values()], trials)
+        parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
+        self.train_part, self.val_part = (data.index(np.stack(part)) for part in zip(*parts, strict=True))
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
+
+        Nothing is read back from the device.
+        """
+        logits = self.stack.logits(images, training=True)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        penalties = self.update(self.stack.gradients(losses.sum()))
+        return losses.detach(), logits.detach(), penalties
+
+    def epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train for an epoch; return each trial's metrics. The device is waited for once, at the end."""
+        start, count = time.perf_counter(), self.train_part.shape[1]
+        size = self.recipe.batch_size
+        orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
+        order = self.train_part.gather(1, self.data.index(np.stack(orders)))
+        sums = torch.zeros(3, len(self.trials), dtype=torch.float64, device=self.data.device)
+        for chosen in order.split(size, dim=1):
+            labels = self.data.train_labels[chosen]
+            losses, logits, penalties = self.step(self.data.train_images[chosen], labels)
+            correct = (logits.argmax(2) == labels).sum(1)
+            sums += torch.stack([losses.double() * chosen.shape[1], penalties.double() * chosen.shape[1], correct])
+        means = (sums / count).T.tolist()
+        seconds = (time.perf_counter() - start) / len(self.trials)
+        return [
+            {
+                "train/loss": loss,
+                "train/accuracy": accuracy,
+                "train/objective": loss + penalty,
+                "time/epoch": seconds,
+            }
+            for loss, penalty, accuracy in means
+        ]
+
+    def predict(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return logits [K, N, C] of the images at `positions` [K, N] in evaluation mode, a batch at a time."""
+        with torch.no_grad():
+            parts = positions.split(self.recipe.batch_size, dim=1)
+            return torch.cat([self.stack.logits(images[part], training=False) for part in parts], dim=1)
+
+    def result(self, row: int, logits: Sequence[torch.Tensor], seconds: float, diverged: str = "") -> Trained:
+        """Return a trial's result; `logits` [n, C] of its training and of the test images."""
+        return Trained(
+            self.trials[row],
+            weights={name: w[row].detach().clone() for name, w in self.stack.state.items()},
+            parameters=tuple(self.stack.parameters),
+            train_logits=logits[0],
+            train_labels=self.data.train_labels[self.train_part[row]],
+            test_logits=logits[1],
+            test_labels=self.data.test_labels,
+            seconds=seconds / len(self.trials),
+            diverged=diverged,
+        )
+
+
+def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> Iterator[Event]:
+    """Train `trials` in stacks of up to `size` (None: as many as the free memory takes), with the events of `sequential`.
+
+    A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
+    that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice.
+    """
+    told: dict[Trial, int] = {}
+    ended: set[Trial] = set()
+    for recipe in dict.fromkeys(trial.recipe for trial in trials):
+        members = [trial for trial in trials if trial.recipe == recipe]
+        pending = deque(_parts(members, size or capacity(members[0], data)))
+        while pending:
+            part = [trial for trial in pending.popleft() if trial not in ended]
+            try:
+                for event in _train_stack(part, data) if part else ():
+                    if isinstance(event, Started) and event.trial in told:
+                        continue
+                    if isinstance(event, Epoch) and event.epoch <= told[event.trial]:
+                        continue
+                    told[event.trial] = event.epoch if isinstance(event, Epoch) else told.get(event.trial, 0)
+                    if isinstance(event, Trained | Failed):
+                        ended.add(event.trial)
+                    yield event
+                continue
+            except Exception as error:  # a failure is a result of the sweep, not its end
+                reason, full = f"{type(error).__name__}: {one_line(error)}", _out_of_memory(error)
+            # outside the handler, whose traceback would keep the stack's tensors alive
+            gc.collect()
+            if data.device.type == "cuda":
+                torch.cuda.empty_cache()
+            left = [trial for trial in part if trial not in ended]
+            if len(left) == 1 and len(part) == 1:
+                ended.add(left[0])
+                yield Failed(left[0], reason)
+            elif full:  # what waits would not fit either
+                half = max(1, len(part) // 2)
+                pending = deque(_parts([*left, *(trial for group in pending for trial in group)], half))
+            else:
+                half = max(1, -(-len(left) // 2))
+                pending.extendleft(reversed(_parts(left, half)))
+
+
+def capacity(trial: Trial, data: Resident) -> int:
+    """Return how many trials like this one the device's free memory takes, at least 1.
+
+    Counted are weights, momentum, gradients and a temporary of the same size, and twice what the forward pass keeps.
+    """
+    cpu = data.device.type == "cpu"
+    free = psutil.virtual_memory().available if cpu else torch.cuda.mem_get_info(data.device)[0]
+    return max(1, min(LARGEST[data.device.type], int(SHARE * free / bytes_per_trial(trial, data))))
+
+
+def bytes_per_trial(trial: Trial, data: Resident) -> int:
+    """Return the memory that a trial in a stack takes in training, measured on a forward pass."""
+    stack = networks.build([trial], data.num_classes, data.device)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    images = data.train_images[: trial.recipe.batch_size][None]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        stack.logits(images, training=True)
+    return 2 * sum(kept.values()) + 4 * sum(w.nbytes for w in stack.state.values())
+
+
+def check(recipe: Recipe, num_classes: int) -> None:
+    """Raise UserError unless the network can be stacked: torch.func.vmap must be able to run it, without randomness."""
+    trials = [Trial(recipe, "none", 0.0, seed) for seed in (0, 1)]
+    try:
+        stack = networks.build(trials, num_classes, torch.device("cpu"))
+        stack.gradients(stack.logits(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), training=True).sum())
+    except Exception as error:  # running it runs the user's own code
+        raise UserError(
+            f"engine='stacked' cannot train model={recipe.model!r} ({one_line(error)}); take engine=sequential"
+        ) from error
+
+
+def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device, budget: float = 0.5) -> float:
+    """Return the seconds that a training step takes per trial of a stack, measured within about `budget` s."""
+    size, recipe = trials[0].recipe.batch_size, trials[0].recipe
+    resident = Resident(data, device)
+    with precision.settings(recipe.precision, device):
+        training = Training(trials, resident)
+        chosen = training.train_part[:, :size]
+        images, labels = resident.train_images[chosen], resident.train_labels[chosen]
+        times: list[float] = []
+        begin = time.perf_counter()
+        while len(times) < 3 or time.perf_counter() - begin < budget:
+            start = time.perf_counter()
+            losses, _, _ = training.step(images, labels)
+            losses.sum().item()  # waits for the device
+            times.append(time.perf_counter() - start)
+    return float(np.median(times[1:])) / len(trials)
+
+
+def fastest_convolution(recipe: Recipe, count: int, device: torch.device) -> str:
+    """Return the name of the convolution that this device computes fastest for a stack of `count`.
+
+    It is measured on a GPU. On a CPU it is fixed, so that the same trial is rounded in the same way in every run.
+    """
+    return "grouped" if device.type == "cpu" else _measured(recipe.precision, recipe.batch_size, count, device)
+
+
+@cache
+def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
+    seconds: dict[str, float] = {}
+    for name, convolution in networks.CONVOLUTIONS.items():
+        layers = [(3, 16, 32), (16, 32, 16)]
+        try:
+            seconds[name] = sum(_seconds(convolution, *layer, kind, batch, count, device) for layer in layers)
+        except RuntimeError:  # too large for the device, or not there for this precision
+            continue
+    return min(seconds, key=seconds.__getitem__, default="grouped")
+
+
+def _seconds(convolution, channels, out, side, kind, batch, count, device, repetitions: int = 5) -> float:
+    dtype = precision.dtype(kind)
+    x = torch.rand(count, batch, channels, side, side, device=device, dtype=dtype, requires_grad=channels > 3)
+    weight = torch.rand(count, out, channels, 3, 3, device=device, dtype=dtype, requires_grad=True)
+    bias = torch.rand(count, out, device=device, dtype=dtype)
+    times = []
+    for _ in range(repetitions):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        with precision.autocast(kind, device):
+            y = convolution(x, weight, bias)
+        torch.autograd.grad(y.sum(), [weight, x] if channels > 3 else [weight])
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def _train_stack(trials: Sequence[Trial], data: Resident) -> Iterator[Event]:
+    for trial in trials:
+        yield Started(trial)
+    # one regularizer's trials side by side, so that its hooks are called once for all of them
+    trials = sorted(trials, key=lambda trial: (trial.regularizer, trial.scope))
+    recipe, begin = trials[0].recipe, time.perf_counter()
+    with precision.settings(recipe.precision, data.device):
+        training = Training(trials, data)
+    open_rows = set(range(len(trials)))
+    for epoch in range(1, recipe.epochs + 1):
+        with precision.settings(recipe.precision, data.device):
+            results = training.epoch(epoch)
+            if recipe.val_size:
+                logits = training.predict(data.train_images, training.val_part)
+                labels = data.train_labels[training.val_part]
+                for row in open_rows:
+                    results[row] |= metrics.prefixed("val", metrics.classification(logits[row], labels[row]))
+        for group in training.update.failed:
+            for row in open_rows & set(range(group.rows.start, group.rows.stop)):
+                open_rows.remove(row)
+                yield Failed(trials[row], group.reason)
+        for row in sorted(open_rows):
+            yield Epoch(trials[row], epoch, results[row])
+        lost = [row for row in open_rows if not np.isfinite(results[row]["train/loss"])]
+        yield from _results(
+            training,
+            lost,
+            begin,
+            {r: f"the training loss is {results[r]['train/loss']} in epoch {epoch}" for r in lost},
+        )
+        open_rows -= set(lost)
+        if not open_rows:
+            return
+    yield from _results(training, sorted(open_rows), begin, {})
+
+
+def _results(training: Training, rows: Sequence[int], begin: float, diverged: dict[int, str]) -> Iterator[Event]:
+    """Give the results of `rows` one by one: only one trial's weights are copied at a time."""
+    if not rows:
+        return
+    data = training.data
+    with precision.settings(training.recipe.precision, data.device):
+        train_logits = training.predict(data.train_images, training.train_part)
+        test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
+        test_logits = training.predict(data.test_images, test)
+    seconds = time.perf_counter() - begin
+    for row in rows:
+        yield training.result(row, (train_logits[row], test_logits[row]), seconds, diverged.get(row, ""))
+
+
+def _parts(trials: list[Trial], size: int) -> list[list[Trial]]:
+    return [trials[first : first + size] for first in range(0, len(trials), size)]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # on a CPU torch raises a plain RuntimeError
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,44 @@
+"""What a sweep will train and how long that takes; imports neither torch nor MLflow, so that a dry run is quick."""
+
+from dataclasses import dataclass
+
+from regbench.data.images import Images
+from regbench.engine.choice import Engine
+from regbench.sweep import Sweep, Trial
+from regbench.tracking.store import FinishedTrial, Store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already."""
+
+    sweep: Sweep
+    todo: tuple[Trial, ...]
+    reused: dict[str, FinishedTrial]
+
+
+def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
+    """Return the sweep split into what is finished in the store's experiment and what is not (or all, for `rerun`)."""
+    finished = store.finished(sweep.recipes)
+    found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
+    todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
+    return Plan(sweep, todo, found)
+
+
+def estimate(plan: Plan, data: Images, engine: Engine) -> float | None:
+    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe; None if they fail.
+
+    Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
+    """
+    seconds = 0.0
+    for recipe in plan.sweep.recipes:
+        trials = [trial for trial in plan.todo if trial.recipe == recipe]
+        if trials:
+            try:
+                cost = engine.seconds_per_image(trials, data)
+            except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
+                return None
+            train = recipe.train_size - recipe.val_size
+            images = recipe.epochs * (train + recipe.val_size / 3) + (train + len(data.test_labels)) / 3
+            seconds += cost * images * len(trials)
+    return seconds

@@ -1,0 +1,210 @@
+"""The stacked engine against the sequential one."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from regbench import data, regularizers
+from regbench.engine import networks, sequential, stacked
+from regbench.engine.events import Epoch, Failed, Started, Trained
+from regbench.engine.resident import Resident
+from regbench.engine.step import Product, Update
+from regbench.errors import UserError
+from regbench.regularizers import Regularizer
+from regbench.sweep import Recipe, Trial, grid
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+STEPS = 100
+# rounding differs between the engines, and training amplifies it; in float64 it stays too small to matter
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+STRENGTHS = {"l1": 1e-4, "l2": 1e-3, "weight_decay": 1e-3}
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=3, batch_size=32, lr=0.05)
+
+
+def mixed(recipe: Recipe, count: int) -> list[Trial]:
+    """Seven trials of all regularizers, lams and seeds mixed; the first `count` of them."""
+    cells = [("none", 0.0), *STRENGTHS.items(), *((name, lam / 10) for name, lam in STRENGTHS.items())]
+    return [Trial(recipe, name, lam, seed) for seed, (name, lam) in enumerate(cells)][:count]
+
+
+def trained(events) -> dict[Trial, Trained]:
+    return {event.trial: event for event in events if isinstance(event, Trained)}
+
+
+def furthest(ours: Trained, theirs: Trained) -> float:
+    """Return the largest relative difference of any tensor: norm of the difference over norm."""
+    return max(
+        (
+            torch.linalg.vector_norm(ours.weights[name].double() - w.double()) / torch.linalg.vector_norm(w.double())
+        ).item()
+        for name, w in theirs.weights.items()
+        if w.is_floating_point()
+    )
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("model", [TINY, "tests.networks:Normalized"])
+def test_a_stack_of_any_size_trains_as_the_sequential_engine_does(recipe, images, model, precision):
+    """100 steps of every regularizer, alone and mixed."""
+    recipe = dataclasses.replace(recipe, model=model, precision=precision, batch_size=20, epochs=STEPS // 4, lr=0.01)
+    resident = Resident(images, CPU)
+    trials = mixed(recipe, 7)
+    expected = trained(sequential.train(trials, resident))
+    for size in (1, 7):
+        found = trained(stacked.train(trials, resident, size))
+        for trial in trials:
+            assert furthest(found[trial], expected[trial]) <= TOLERANCE[precision], (size, trial.name)
+
+
+@pytest.mark.parametrize(("precision", "steps"), [("float32", 6), ("float64", 5), ("bf16", 3)])
+def test_the_notebooks_network_has_its_own_path(precision, steps, tmp_path):
+    """It is the same function as vmap and as the module, gradients into the momentum included."""
+    digits = data.load("digits", tmp_path)
+    recipe = Recipe("digits", "", 100 * steps, 0, epochs=1, precision=precision)
+    trials = mixed(recipe, 4)
+    resident = Resident(digits, CPU)
+    expected, found = (trained(engine.train(trials, resident)) for engine in (sequential, stacked))
+    tolerance = {"float32": 1e-4, "float64": 1e-10, "bf16": 3e-2}[precision]
+    for trial in trials:
+        assert furthest(found[trial], expected[trial]) <= tolerance, trial.name
+
+
+def test_both_convolutions_are_torchs():
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((3, 5, 4, 8, 8), (3, 6, 4, 3, 3), (3, 6)))
+    for name, convolution in networks.CONVOLUTIONS.items():
+        found = convolution(x, weight, bias)
+        for row in range(3):
+            y = torch.nn.functional.conv2d(x[row], weight[row], bias[row], padding=1)
+            expected = torch.nn.functional.max_pool2d(y.relu(), 2)
+            torch.testing.assert_close(found[row], expected, msg=name)
+
+
+def test_the_events_are_those_of_the_sequential_engine(recipe, images):
+    trials, resident = mixed(recipe, 4), Resident(images, CPU)
+    ours = list(stacked.train(trials, resident, 4))
+    theirs = list(sequential.train(trials, resident))
+    for trial in trials:
+        mine, other = ([e for e in events if e.trial == trial] for events in (ours, theirs))
+        assert [type(event) for event in mine] == [Started, *[Epoch] * 3, Trained] == [type(event) for event in other]
+        for left, right in zip(mine[1:4], other[1:4], strict=True):
+            assert left.metrics.keys() == right.metrics.keys()
+            for name in set(left.metrics) - {"time/epoch"}:
+                assert left.metrics[name] == pytest.approx(right.metrics[name], rel=1e-4), name
+        assert mine[-1].parameters == other[-1].parameters
+        torch.testing.assert_close(mine[-1].test_logits, other[-1].test_logits, rtol=1e-3, atol=1e-4)
+        assert torch.equal(mine[-1].train_labels, other[-1].train_labels)
+
+
+def test_a_trial_that_diverges_leaves_its_neighbours_bitwise_alone(recipe, images):
+    resident = Resident(images, CPU)
+    good = [Trial(recipe, "l2", 1e-3, 0), Trial(recipe, "l2", 1e-4, 1)]
+    bad = Trial(recipe, "l2", 1e36, 2)
+    calm = trained(stacked.train([*good, Trial(recipe, "l2", 1e-5, 2)], resident, 3))
+    beside = list(stacked.train([*good, bad], resident, 3))
+    assert trained(beside)[bad].diverged.startswith("the training loss is nan in epoch")
+    assert sum(isinstance(event, Epoch) and event.trial == bad for event in beside) < 3
+    for trial in good:
+        for name, w in calm[trial].weights.items():
+            assert torch.equal(trained(beside)[trial].weights[name], w)
+
+
+class RaisesLate(Regularizer):
+    """Raises at its tenth call."""
+
+    name, lams = "raises_late", (1.0,)
+    calls = 0
+
+    def add_grad(self, p, g, lam):
+        self.calls += 1
+        if self.calls > 10:
+            raise ValueError("no tenth time")
+
+
+@pytest.mark.parametrize("engine", [sequential, stacked])
+def test_a_regularizer_that_raises_fails_its_own_trials_only(recipe, images, monkeypatch, engine):
+    monkeypatch.setitem(regularizers.REGISTRY, "raises_late", RaisesLate)
+    resident = Resident(images, CPU)
+    good = [Trial(recipe, "l1", 1e-3, 0), Trial(recipe, "weight_decay", 1e-3, 0)]
+    bad = [Trial(recipe, "raises_late", 1.0, seed) for seed in (0, 1)]
+    expected = trained(engine.train(good, resident))
+    events = list(engine.train([good[0], *bad, good[1]], resident))
+    failed = {event.trial: event.reason for event in events if isinstance(event, Failed)}
+    assert set(failed) == set(bad)
+    assert all("no tenth time" in reason for reason in failed.values())
+    for trial, result in expected.items():
+        assert furthest(trained(events)[trial], result) <= 1e-5
+
+
+@pytest.mark.parametrize("when", [1, 7])
+def test_a_stack_that_does_not_fit_is_halved_until_it_does(recipe, images, monkeypatch, when):
+    """Out of memory in a step; each trial still ends once, and no epoch is told twice."""
+    step, sizes = stacked.Training.step, []
+
+    def limited(training, pictures, labels):
+        sizes.append(len(training.trials))
+        if len(training.trials) > 2 and sizes.count(len(training.trials)) >= when:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(training, pictures, labels)
+
+    monkeypatch.setattr(stacked.Training, "step", limited)
+    trials = mixed(recipe, 7)
+    events = list(stacked.train(trials, Resident(images, CPU), 7))
+    told = [(event.trial, type(event), getattr(event, "epoch", 0)) for event in events]
+    assert len(told) == len(set(told)) == 7 * 5
+    assert set(trained(events)) == set(trials)
+    assert list(dict.fromkeys(sizes)) == [7, 3, 1] or list(dict.fromkeys(sizes))[:2] == [7, 3]
+
+
+def test_one_trial_without_room_is_failed(recipe, images, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stacked.Training, "step", full)
+    events = list(stacked.train(mixed(recipe, 3), Resident(images, CPU), 3))
+    assert [event.reason for event in events if isinstance(event, Failed)] == [
+        "OutOfMemoryError: CUDA out of memory"
+    ] * 3
+
+
+def test_trials_of_several_recipes_go_into_several_stacks(recipe, images):
+    other = dataclasses.replace(recipe, batch_size=10)
+    sweep = [*grid(recipe, ["l1"], [1e-3], [0]).trials, *grid(other, ["l1"], [1e-3], [0]).trials]
+    assert set(trained(stacked.train(sweep, Resident(images, CPU), 4))) == set(sweep)
+
+
+def test_what_draws_random_numbers_is_refused(recipe):
+    with pytest.raises(UserError, match=r"engine='stacked' cannot train model='tests.networks:Noisy' .*sequential"):
+        stacked.check(dataclasses.replace(recipe, model="tests.networks:Noisy"), 4)
+    stacked.check(recipe, 4)
+    stacked.check(dataclasses.replace(recipe, model="notebook"), 4)
+
+
+def test_as_many_trials_as_the_memory_takes(recipe, images, monkeypatch):
+    resident, trial = Resident(images, CPU), Trial(recipe, "none", 0.0, 0)
+    size = stacked.bytes_per_trial(trial, resident)
+    kept = sum(p.nbytes for p in networks.build([trial], 4, CPU).state.values())
+    assert size > 4 * kept  # activations are counted too
+    for fit in (0.5, 3.5, 1000):
+        free = type("Memory", (), {"available": fit * size / stacked.SHARE})
+        monkeypatch.setattr(stacked.psutil, "virtual_memory", lambda free=free: free)
+        assert stacked.capacity(trial, resident) == min(stacked.LARGEST["cpu"], max(1, int(fit)))
+
+
+def test_a_product_is_the_gradient_that_it_stands_for(recipe):
+    generator = torch.Generator().manual_seed(0)
+    trials = mixed(recipe, 7)
+    weight = torch.randn(7, 6, 5, generator=generator, dtype=torch.float64)
+    weights = [weight.clone(), weight.clone()]
+    updates = [Update([w], trials) for w in weights]
+    for _ in range(3):
+        left, right = (torch.randn(7, 4, n, generator=generator, dtype=torch.float64) for n in (6, 5))
+        updates[0]([Product(left, right)])
+        updates[1]([left.mT @ right])
+    torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-14)

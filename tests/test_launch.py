@@ -1,0 +1,57 @@
+"""What a command does before it trains, and with which engine it then trains."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import sweep
+from regbench.tracking.store import Store
+from tests.conftest import TINY
+
+DRY_RUN = """
+import sys
+from benchmarks import sweep
+from regbench import cli
+try:
+    cli.run(sweep.main, ["--dataset=digits", "--reg=l1", "--epochs=1", "--dry_run=true"])
+finally:
+    print("torch" in sys.modules, "mlflow" in sys.modules)
+"""
+
+
+def test_a_dry_run_imports_torch_once_and_then_remembers(environment, elsewhere):
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", DRY_RUN], env=environment, capture_output=True, text=True, check=True, timeout=120
+        ).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert told[0][:-1] == told[1][:-1]  # the estimate too
+    assert any(line.startswith("estimated time: ") for line in told[1])
+    assert [lines[-1] for lines in told] == ["True False", "False False"]
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("options", "engine", "told"),
+    [
+        ({"jobs": 2}, "sequential", "engine: sequential, 2 trials side by side"),
+        ({"engine": "stacked"}, "stacked", "engine: stacked, as many trials at once as fit"),
+    ],
+)
+def test_every_engine_trains_a_whole_sweep(options, engine, told, run_here):
+    common = {"dataset": "digits", "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0-1", "epochs": 2}
+    code, text = run_here(sweep.main, **common, **options, train_size=200, experiment="e")
+    assert code == 0
+    assert told in text
+    runs = Store("e").search("tags.`regbench.kind` = 'trial'")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert {run.data.tags["regbench.engine"] for run in runs} == {engine}
+    for run in runs:
+        history = list(Store("e").histories([run.info.run_id], "train/loss"))
+        assert [step for _, step, _ in history] == [1, 2]
+    # and the other engine finds them finished
+    code, text = run_here(sweep.main, **common, train_size=200, experiment="e")
+    assert "4 trials, 4 finished already, 0 to train" in text
