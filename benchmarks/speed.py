@@ -1,14 +1,17 @@
 """How fast trials train: the notebook's loop, one trial after the other, side by side, and in stacks, in one run.
 
 Every contender trains the same steps (same weights, same batches) of real images. They take turns, repetition by
-repetition, so that a machine that slows down slows all of them; medians are compared.
+repetition, so that a machine that slows down slows all of them; medians are compared. The notebook's loop runs in a
+process of its own, as it would at home: what regbench sets in its process (memory, precision) does not reach it.
 """
 
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -22,7 +25,7 @@ from rich.console import Console
 from benchmarks import notebook_loop
 from regbench import cli
 from regbench.data.images import Images
-from regbench.engine import precision, sequential, side_by_side, stacked
+from regbench.engine import memory, precision, sequential, side_by_side, stacked
 from regbench.engine.events import Epoch
 from regbench.engine.resident import Resident
 from regbench.engine.step import CHUNK
@@ -100,13 +103,15 @@ def main(
     console = Console(highlight=False, soft_wrap=True)
     console.print("measuring the device's ceilings")
     top = ceilings(place)
+    memory.keep_freed()
     rows = []
-    for name in names:
-        trial = Trial(recipe, name, 0.0 if name == "none" else lam, 0)
-        entrants = list(contenders(trial, data, place, sizes, kinds, steps))
-        times = take_turns(entrants, repetitions, console)
-        rows += [{"regularizer": name, "contender": key, "repetition": i, "ms_per_step": 1e3 * value}
-                 for key, values in times.items() for i, value in enumerate(values)]  # fmt: skip
+    with ProcessPoolExecutor(1, get_context("spawn"), _open, (data, place, steps)) as apart:
+        for name in names:
+            trial = Trial(recipe, name, 0.0 if name == "none" else lam, 0)
+            entrants = list(contenders(trial, data, place, sizes, kinds, steps, apart))
+            times = take_turns(entrants, repetitions, console)
+            rows += [{"regularizer": name, "contender": key, "repetition": i, "ms_per_step": 1e3 * value}
+                     for key, values in times.items() for i, value in enumerate(values)]  # fmt: skip
     raw = pd.DataFrame(rows)
     result = table(raw, recipe, top)
     told = describe(result, top, place, recipe, steps, repetitions)
@@ -118,10 +123,10 @@ def main(
 
 
 def contenders(
-    trial: Trial, data: Images, device: torch.device, sizes: list[int], kinds: list[str], steps: int
+    trial: Trial, data: Images, device: torch.device, sizes: list[int], kinds: list[str], steps: int, apart: Executor
 ) -> Iterator[Contender]:
-    """Give every way to train `trial` on this device."""
-    yield Contender(BASELINE, trial.regularizer, lambda: _plain(trial, data, device, steps))
+    """Give every way to train `trial` on this device; the notebook's loop runs in the process `apart`."""
+    yield Contender(BASELINE, trial.regularizer, lambda: apart.submit(_plain, trial).result())
     resident = Resident(data, device)
     for kind in kinds:
         chosen = replace(trial, recipe=replace(trial.recipe, precision=kind))
@@ -136,7 +141,14 @@ def contenders(
         yield Contender(name, trial.regularizer, lambda: _side_by_side(trial, data, cores, steps))
 
 
-def _plain(trial: Trial, data: Images, device: torch.device, steps: int) -> float:
+def _open(*given: object) -> None:
+    """Keep what `_plain` needs in its process, which gets it once."""
+    global opened
+    opened = given
+
+
+def _plain(trial: Trial) -> float:
+    data, device, steps = opened
     model = notebook_loop.network(len(data.classes), trial.seed).to(device)
     list(notebook_loop.train(model, trial, data, device, max_steps=2))  # warm-up
     _wait(device)

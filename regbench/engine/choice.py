@@ -58,9 +58,10 @@ class Engine:
         """Train `trials`; the events of one come in order, those of several may be mixed."""
         import torch
 
-        from regbench.engine import sequential, side_by_side, stacked
+        from regbench.engine import memory, sequential, side_by_side, stacked
         from regbench.engine.resident import Resident
 
+        memory.keep_freed()
         if self.jobs > 1:
             return side_by_side.train(trials, data, self.jobs, self.threads)
         resident = Resident(data, torch.device(self.device))
@@ -94,9 +95,10 @@ class Engine:
     def _measure(self, trials: Sequence[Trial], data: Images) -> float:
         import torch
 
-        from regbench.engine import sequential, stacked
+        from regbench.engine import memory, sequential, stacked
         from regbench.engine.resident import Resident
 
+        memory.keep_freed()
         batch, device = trials[0].recipe.batch_size, torch.device(self.device)
         if self.name == STACKED:
             resident = Resident(data, device)

@@ -23,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from regbench.data.images import Images
-from regbench.engine import sequential
+from regbench.engine import memory, sequential
 from regbench.engine.events import Event, Failed, Started, Trained
 from regbench.engine.resident import Resident
 from regbench.errors import one_line
@@ -191,6 +191,7 @@ def _kill() -> None:
 def _work(address: str, key: bytes, data: Images, threads: int) -> None:
     """Train the trials that the parent hands out; this is what runs in a worker."""
     torch.set_num_threads(threads)
+    memory.keep_freed()
     resident = Resident(data, torch.device("cpu"))
     try:
         with Client(address, authkey=key) as connection:
