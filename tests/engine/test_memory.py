@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from regbench.engine import memory
+from regbench.engine.sequential import Training
+from regbench.sweep import Recipe, Trial
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+training = Training(Trial(Recipe("none", "", 100, 0), "none", 0.0, 0), 10, torch.device("cpu"))
+images, labels = torch.ones(100, 3, 32, 32, dtype=torch.uint8), torch.arange(100) % 10
+def faults(steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        training.step(images, labels)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(5)
+print(faults(20) / 20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it sets glibc")
+def test_a_step_uses_the_memory_of_the_one_before(environment):
+    """The page faults of a step of the notebook's network, whose tensors fill thousands of pages."""
+
+    def faults(word: str) -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, word], env=environment, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    assert faults("kept") < 300
+    assert faults("given back") > 1000

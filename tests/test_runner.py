@@ -1,0 +1,57 @@
+"""What a run holds in memory while its trials end faster than they are written."""
+
+import gc
+import io
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from regbench import planning, runner
+from regbench.engine.events import Started, Trained
+from regbench.sweep import Recipe, grid
+from regbench.tracking import artifacts, writer
+from regbench.tracking.store import Store
+
+
+class Hasty:
+    """An engine that trains in no time and counts how many results somebody still holds."""
+
+    name, device_name = "hasty", "cpu"
+
+    def __init__(self) -> None:
+        self.given: list[weakref.ref] = []
+        self.most = 0
+
+    def train(self, trials, data):
+        labels = torch.tensor([0, 1])
+        for trial in trials:
+            yield Started(trial)
+            array = np.ones((2, 2), dtype=np.float32)  # lives as long as any tensor that shares its memory
+            self.given.append(weakref.ref(array))
+            weights = {"out.weight": torch.from_numpy(array)}
+            del array
+            gc.collect()
+            self.most = max(self.most, sum(ref() is not None for ref in self.given))
+            yield Trained(trial, weights, ("out.weight",), torch.eye(2), labels, torch.eye(2), labels, seconds=0.1)
+
+
+@pytest.mark.usefixtures("database")
+def test_few_results_are_held_however_many_trials_there_are(images, monkeypatch):
+    written = []
+
+    def slow(folder, weights, parameters, title):
+        time.sleep(0.02)
+        written.append(title)
+
+    monkeypatch.setattr(artifacts, "write", slow)
+    sweep = grid(Recipe(images.name, images.fingerprint, 120, 40), ["l1"], [1e-3], range(20))
+    store, engine = Store("e"), Hasty()
+    plan = planning.plan(sweep, store, rerun=False)
+    results = runner.run(plan, images, store, engine, Console(file=io.StringIO()), "hasty")
+    assert len(results) == len(written) == len(engine.given) == 40
+    # those that wait, the one that is written, the one that waits to wait, and the newest
+    assert writer.MAX_WAITING <= engine.most <= writer.MAX_WAITING + 3
