@@ -134,7 +134,10 @@ def contenders(
         yield Contender(f"sequential{suffix}", trial.regularizer, _alone(chosen, resident, steps))
         for size in sizes:
             several = [replace(chosen, seed=seed) for seed in range(size)]
-            yield Contender(f"stacked {size}{suffix}", trial.regularizer, _stack(several, resident, steps))
+            yield Contender(f"stacked {size}{suffix}", trial.regularizer, _stack(several, resident, steps, False))
+            if stacked.recordable(several, resident):
+                name = f"stacked {size}{suffix}, recorded"
+                yield Contender(name, trial.regularizer, _stack(several, resident, steps, True))
     cores = psutil.cpu_count(logical=False) or 1
     if device.type == "cpu" and cores > 1:
         name = f"sequential, {cores} side by side"
@@ -169,14 +172,14 @@ def _alone(trial: Trial, data: Resident, steps: int) -> Callable[[], float]:
     return measure
 
 
-def _stack(trials: list[Trial], data: Resident, steps: int) -> Callable[[], float]:
+def _stack(trials: list[Trial], data: Resident, steps: int, record: bool) -> Callable[[], float]:
     def measure() -> float:
         size = trials[0].recipe.batch_size
         with precision.settings(trials[0].recipe.precision, data.device):
-            training = stacked.Training(trials, data)
+            training = stacked.Training(trials, data, record)
             whole = training.train_part
-            training.train_part = whole[:, : 2 * size]
-            training.epoch(1)  # warm-up
+            training.train_part = whole[:, : (stacked.WARM_UP + 1) * size]
+            training.epoch(1)  # warm-up, in which a step is recorded
             training.train_part = whole[:, : steps * size]
             _wait(data.device)
             return training.epoch(1)[0]["time/epoch"] / steps

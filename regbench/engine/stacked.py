@@ -4,6 +4,7 @@ import gc
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,10 +12,10 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from regbench import metrics
+from regbench import metrics, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import networks, precision
+from regbench.engine import networks, precision, replay
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches
 from regbench.engine.resident import Resident
@@ -25,14 +26,19 @@ from regbench.sweep import Recipe, Trial
 NAME = "stacked"
 # a crash loses a stack, so it is no larger than what fills the device
 LARGEST = {"cuda": 128, "cpu": 8}
+# steps before one is recorded: the first ones set up what must not be set up while recording
+WARM_UP = 3
 # of the free memory: the rest is for the results and for what torch keeps for itself
 SHARE = 0.6
 
 
 class Training:
-    """K trials in training: networks, update, and the images that each is trained on and held out, [K, n] positions."""
+    """K trials in training: networks, update, and the images that each is trained on and held out, [K, n] positions.
 
-    def __init__(self, trials: Sequence[Trial], data: Resident) -> None:
+    With `record`, a GPU's steps are recorded and replayed.
+    """
+
+    def __init__(self, trials: Sequence[Trial], data: Resident, record: bool = False) -> None:
         recipe = trials[0].recipe
         self.trials, self.recipe, self.data = trials, recipe, data
         self.stack = networks.build(trials, data.num_classes, data.device)
@@ -40,6 +46,9 @@ class Training:
         self.update = Update([p.detach() for p in self.stack.parameters.values()], trials)
         parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
         self.train_part, self.val_part = (data.index(np.stack(part)) for part in zip(*parts, strict=True))
+        # of losses, penalties and correct answers, kept on the device: waiting for it at each step would idle a GPU
+        self.sums = torch.zeros(3, len(trials), dtype=torch.float64, device=data.device)
+        self.record, self.recording, self.steps = record, None, 0
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
@@ -57,13 +66,10 @@ class Training:
         size = self.recipe.batch_size
         orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
         order = self.train_part.gather(1, self.data.index(np.stack(orders)))
-        sums = torch.zeros(3, len(self.trials), dtype=torch.float64, device=self.data.device)
+        self.sums.zero_()
         for chosen in order.split(size, dim=1):
-            labels = self.data.train_labels[chosen]
-            losses, logits, penalties = self.step(self.data.train_images[chosen], labels)
-            correct = (logits.argmax(2) == labels).sum(1)
-            sums += torch.stack([losses.double() * chosen.shape[1], penalties.double() * chosen.shape[1], correct])
-        means = (sums / count).T.tolist()
+            self.advance(chosen)
+        means = (self.sums / count).T.tolist()
         seconds = (time.perf_counter() - start) / len(self.trials)
         return [
             {
@@ -74,6 +80,26 @@ class Training:
             }
             for loss, penalty, accuracy in means
         ]
+
+    def advance(self, chosen: torch.Tensor) -> None:
+        """Train on the images at `chosen` [K, N] and add to `sums`, by a recorded step where there is one."""
+        if (
+            self.record
+            and self.recording is None
+            and self.steps >= WARM_UP
+            and chosen.shape[1] == self.recipe.batch_size
+        ):
+            self.recording = replay.Recording(self.batch, chosen)
+        work = self.recording if self.recording is not None and self.recording.fits(chosen) else self.batch
+        work(chosen)
+        self.steps += 1
+
+    def batch(self, chosen: torch.Tensor) -> None:
+        """Train on the images at `chosen` [K, N] and add to `sums`."""
+        labels = self.data.train_labels[chosen]
+        losses, logits, penalties = self.step(self.data.train_images[chosen], labels)
+        correct = (logits.argmax(2) == labels).sum(1)
+        self.sums += torch.stack([losses.double() * chosen.shape[1], penalties.double() * chosen.shape[1], correct])
 
     def predict(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return logits [K, N, C] of the images at `positions` [K, N] in evaluation mode, a batch at a time."""
@@ -180,17 +206,38 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
     size, recipe = trials[0].recipe.batch_size, trials[0].recipe
     resident = Resident(data, device)
     with precision.settings(recipe.precision, device):
-        training = Training(trials, resident)
+        training = Training(trials, resident, recordable(trials, resident))
         chosen = training.train_part[:, :size]
-        images, labels = resident.train_images[chosen], resident.train_labels[chosen]
         times: list[float] = []
         begin = time.perf_counter()
-        while len(times) < 3 or time.perf_counter() - begin < budget:
+        while len(times) < WARM_UP + 3 or time.perf_counter() - begin < budget:
             start = time.perf_counter()
-            losses, _, _ = training.step(images, labels)
-            losses.sum().item()  # waits for the device
+            training.advance(chosen)
+            training.sums.sum().item()  # waits for the device
             times.append(time.perf_counter() - start)
-    return float(np.median(times[1:])) / len(trials)
+    return float(np.median(times[WARM_UP + 1 :])) / len(trials)
+
+
+def recordable(trials: Sequence[Trial], data: Resident) -> bool:
+    """Tell whether the steps of such a stack are to be recorded: on a GPU, where that is seen to give the same weights.
+
+    A regularizer that is not packaged may do on the host what a recording would not do again.
+    """
+    packaged = all(regularizers.find(trial.regularizer).__module__.startswith("regbench.") for trial in trials)
+    return data.device.type == "cuda" and packaged and faithful(trials[0].recipe, data)
+
+
+def faithful(recipe: Recipe, data: Resident) -> bool:
+    """Tell whether four steps of two trials of this recipe, two of them replayed, are what they are without."""
+    recipe = replace(recipe, train_size=len(data.labels), val_size=0)
+    size = min(recipe.batch_size, len(data.labels) // 4)
+
+    def make():
+        training = Training([Trial(recipe, name, lam, 0) for name, lam in (("none", 0.0), ("l1", 1e-5))], data)
+        return training.batch, [*training.update.weights, *training.update.momenta, training.sums]
+
+    positions = torch.arange(4 * size, device=data.device).expand(2, -1)
+    return replay.faithful(make, list(positions.split(size, dim=1)))
 
 
 def fastest_convolution(recipe: Recipe, count: int, device: torch.device) -> str:
@@ -237,7 +284,7 @@ def _train_stack(trials: Sequence[Trial], data: Resident) -> Iterator[Event]:
     trials = sorted(trials, key=lambda trial: (trial.regularizer, trial.scope))
     recipe, begin = trials[0].recipe, time.perf_counter()
     with precision.settings(recipe.precision, data.device):
-        training = Training(trials, data)
+        training = Training(trials, data, recordable(trials, data))
     open_rows = set(range(len(trials)))
     for epoch in range(1, recipe.epochs + 1):
         with precision.settings(recipe.precision, data.device):

@@ -1,0 +1,82 @@
+"""Recorded steps, by a recording that runs the work again where a GPU would replay it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from regbench import regularizers
+from regbench.engine import replay, stacked
+from regbench.engine.resident import Resident
+from regbench.regularizers import Regularizer
+from regbench.sweep import Recipe, Trial
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+class Faked(replay.Recording):
+    """As a graph does, it knows only the tensors that it was made with, and recording does nothing."""
+
+    replayed = 0
+
+    def __init__(self, work, given) -> None:
+        self._given, self._work = given.clone(), work
+
+    def __call__(self, given) -> None:
+        type(self).replayed += 1
+        self._given.copy_(given)
+        self._work(self._given)
+
+
+class Forgets(Faked):
+    """What is wrong with a recording that was made of other memory."""
+
+    def __call__(self, given) -> None:
+        self._work(self._given)
+
+
+class Refused(Faked):
+    def __init__(self, work, given) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=3, batch_size=30, lr=0.05)
+
+
+def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch):
+    """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed."""
+    monkeypatch.setattr(replay, "Recording", Faked)
+    monkeypatch.setattr(Faked, "replayed", 0)
+    resident = Resident(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, 0), Trial(recipe, "weight_decay", 1e-2, 1)]
+    plain, recorded = (stacked.Training(trials, resident, record) for record in (False, True))
+    for epoch in (1, 2, 3):
+        expected, found = plain.epoch(epoch), recorded.epoch(epoch)
+        for one, other in zip(expected, found, strict=True):
+            assert one | {"time/epoch": 0} == other | {"time/epoch": 0}
+    assert Faked.replayed == 4
+    for name, w in plain.stack.parameters.items():
+        assert torch.equal(w, recorded.stack.parameters[name]), name
+
+
+@pytest.mark.parametrize(("recording", "faithful"), [(Faked, True), (Forgets, False), (Refused, False)])
+def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkeypatch, recording, faithful):
+    monkeypatch.setattr(replay, "Recording", recording)
+    assert stacked.faithful(recipe, Resident(images, CPU)) is faithful
+
+
+def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
+    class Own(Regularizer):
+        name, lams = "own", (1.0,)
+
+    monkeypatch.setitem(regularizers.REGISTRY, "own", Own)
+    monkeypatch.setattr(stacked, "faithful", lambda *_: True)
+    resident = Resident(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, 0)]
+    assert not stacked.recordable(trials, resident)
+    resident.device = torch.device("cuda")
+    assert stacked.recordable(trials, resident)
+    assert not stacked.recordable([*trials, dataclasses.replace(trials[0], regularizer="own")], resident)
