@@ -1,4 +1,4 @@
-"""Measures of a finished training: logits -> loss and accuracy; weights -> sparsity and norms."""
+"""Measures of a finished training: logits -> loss, accuracy, calibration; and, with sparsity.py, all of them together."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,14 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-# absolute thresholds measure scale as much as sparsity, so they are shown beside exact zeros and beside `none`
-THRESHOLDS = (1e-2, 1e-3, 1e-4, 1e-5)
+from regbench import sparsity
+
 # logits that vary less than this over all images no longer depend on the image
 COLLAPSE_SPREAD = 1e-6
+# of the expected calibration error
+BINS = 15
+# a percentage point, with room for rounding: accuracies are whole images over their number
+POINT = 0.01 + 1e-9
 
 
 def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -29,65 +33,56 @@ def collapsed(logits: torch.Tensor) -> bool:
     return bool(torch.isfinite(logits).all() and (logits.amax(0) - logits.amin(0)).max() < COLLAPSE_SPREAD)
 
 
-def regularized(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors that sparsity is counted on: floating point with ndim >= 2, so no biases and no scales."""
-    return {name: w for name, w in weights.items() if w.is_floating_point() and w.ndim >= 2}
+def calibration(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Return "ece" and "brier" of logits [N, C] for labels int64 [N]: how well the probabilities are those of being right.
 
-
-def layers(weights: Mapping[str, torch.Tensor]) -> list[dict[str, object]]:
-    """Return a row per weight tensor with its name, shape and the measures of `tensor_measures`."""
-    return [
-        {"layer": name, "shape": "x".join(map(str, w.shape)), "weights": w.numel(), **tensor_measures([w])}
-        for name, w in regularized(weights).items()
-    ]
-
-
-def summary(weights: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Return the measures over all weight tensors together, and `compression_ratio`.
-
-    `weights` are the trainable parameters. compression_ratio is their number, biases included, over that of nonzero ones
-    (Blalock et al., What is the State of Neural Network Pruning?, MLSys 2020); NaN if all are zero.
+    ece: sum_b (n_b/N) |accuracy_b - confidence_b| over BINS bins of equal width of the largest probability, each without
+    its lower and with its upper edge (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+    brier: mean over images of sum_c (p_c - [c = label])^2, in [0, 2] (Brier, Monthly Weather Review 1950).
+    Both are NaN if a logit is not finite.
     """
-    floating = [w for w in weights.values() if w.is_floating_point()]
-    size, nonzero = sum(w.numel() for w in floating), sum(int(w.count_nonzero()) for w in floating)
-    ratio = size / nonzero if nonzero else math.nan
-    return tensor_measures(list(regularized(weights).values())) | {"compression_ratio": ratio}
+    # off the device: few numbers, and a GPU adds into bins in no fixed order
+    logits, labels = logits.double().cpu(), labels.cpu()
+    if not torch.isfinite(logits).all():
+        return {"ece": math.nan, "brier": math.nan}
+    probabilities = logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    # n_b times the difference of the means is the difference of the sums
+    excess = torch.bincount(bins, (predicted == labels).double() - confidence, minlength=BINS)
+    squares = (probabilities - F.one_hot(labels, logits.shape[1])).square().sum(1)
+    return {"ece": excess.abs().sum().item() / len(labels), "brier": squares.mean().item()}
 
 
-def tensor_measures(tensors: list[torch.Tensor]) -> dict[str, float]:
-    """Return sparsity and norms of the elements of `tensors` taken together.
+def pruned(curve: Mapping[float, float]) -> dict[str, float]:
+    """Return "prune/<share>", the accuracy with that share of the weights zeroed, and "sparsity_at_1pp".
 
-    sparsity/exact: share equal to 0; sparsity/abs_t: share with |w| < t; norm/l1, norm/l2, norm/max in float64.
+    The latter is the largest of the shares in `curve` whose accuracy is within one percentage point of that at share 0,
+    so it goes in the steps of the curve. A network at chance keeps its accuracy at any share. Both are measured on the
+    test images and choose nothing.
     """
-    size = sum(w.numel() for w in tensors)
-    if size == 0:
+    if not curve:
         return {}
-    below = {f"sparsity/abs_{t:.0e}".replace("e-0", "e-"): t for t in THRESHOLDS}
-    absolute = [w.detach().abs() for w in tensors]
-    return {
-        "sparsity/exact": sum(int((a == 0).sum()) for a in absolute) / size,
-        **{name: sum(int((a < t).sum()) for a in absolute) / size for name, t in below.items()},
-        "norm/l1": sum(a.sum(dtype=torch.float64).item() for a in absolute),
-        "norm/l2": math.sqrt(sum(a.double().square().sum().item() for a in absolute)),
-        "norm/max": max(a.max().item() for a in absolute),
-    }
+    within = [share for share, accuracy in curve.items() if accuracy >= curve[0.0] - POINT]
+    return {f"prune/{share:g}": accuracy for share, accuracy in curve.items()} | {"sparsity_at_1pp": max(within)}
 
 
 def final(
     weights: Mapping[str, torch.Tensor],
     train: tuple[torch.Tensor, torch.Tensor],
     test: tuple[torch.Tensor, torch.Tensor],
-) -> dict[str, float]:
-    """Return all measures of a trained model; `train` and `test` are (logits [N, C], labels [N]).
+) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """Return all measures of a trained model and those per layer; `train` and `test` are (logits [N, C], labels [N]).
 
     gap/accuracy is training minus test accuracy, gap/loss test minus training loss, both of the final weights in
     evaluation mode: positive where the model does better on what it was trained on.
     """
     fit, held_out = classification(*train), classification(*test)
+    total, layers = sparsity.measure(weights)
     return {
         **prefixed("fit", fit),
-        **prefixed("test", held_out),
+        **prefixed("test", held_out | calibration(*test)),
         "gap/accuracy": fit["accuracy"] - held_out["accuracy"],
         "gap/loss": held_out["loss"] - fit["loss"],
-        **summary(weights),
-    }
+        **total,
+    }, layers

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from regbench.data.images import Images
+from regbench.engine import pruning
 from regbench.engine.choice import Engine
 from regbench.sweep import Sweep, Trial
 from regbench.tracking.store import FinishedTrial, Store
@@ -39,6 +40,7 @@ def estimate(plan: Plan, data: Images, engine: Engine) -> float | None:
             except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
                 return None
             train = recipe.train_size - recipe.val_size
-            images = recipe.epochs * (train + recipe.val_size / 3) + (train + len(data.test_labels)) / 3
+            last = train + len(pruning.SHARES) * len(data.test_labels)
+            images = recipe.epochs * (train + recipe.val_size / 3) + last / 3
             seconds += cost * images * len(trials)
     return seconds

@@ -3,12 +3,12 @@
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rich.console import Console
 
-from regbench import metrics
+from regbench import macs, metrics, sparsity
 from regbench.data.images import Images
 from regbench.engine.choice import Engine
 from regbench.engine.events import Epoch, Failed, Started, Trained
@@ -22,12 +22,16 @@ from regbench.tracking.sweep_run import SweepRun
 
 @dataclass(frozen=True)
 class Result:
-    """How a trial ended: status ok, diverged, collapsed or failed; `metrics` is empty for a failed one."""
+    """How a trial ended: status ok, diverged, collapsed or failed; `metrics` is empty for a failed one.
+
+    `layers` are the measures per layer of one that was trained now, until they are written.
+    """
 
     trial: Trial
     status: str
     metrics: Mapping[str, float]
     reason: str = ""
+    layers: list[dict[str, object]] = field(default_factory=list)
 
 
 def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str) -> list[Result]:
@@ -76,13 +80,14 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
                         trial,
                         result.metrics,
                         event.weights,
-                        event.parameters,
+                        result.layers,
                         result.status,
                         result.reason,
                         replaces=old.run_id if old else None,
                     )
                     reporter.end(trial, _told(result))
-                    results[trial.key] = replace(result, metrics=last_epoch.pop(trial, {}) | result.metrics)
+                    known = last_epoch.pop(trial, {}) | result.metrics
+                    results[trial.key] = replace(result, metrics=known, layers=[])
                 case Failed(reason=reason):
                     writer.fail(trial, reason)
                     reporter.end(trial, f"failed: {reason}")
@@ -94,11 +99,15 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
 
 def measure(event: Trained) -> Result:
     """Return the final metrics of a trained trial and whether it is ok, diverged or collapsed."""
-    values = metrics.final(
+    values, layers = metrics.final(
         {name: event.weights[name] for name in event.parameters},
         (event.train_logits, event.train_labels),
         (event.test_logits, event.test_labels),
     )
+    counts = macs.per_image(event.trial.recipe.model, event.test_logits.shape[1])
+    values |= metrics.pruned(event.pruned)
+    values |= {"theoretical_speedup": sparsity.speedup(event.weights, counts), "time/trial": event.seconds}
+    layers = [row | {"macs": counts.get(row["layer"], 0)} for row in layers]
     status, reason = "ok", ""
     if event.diverged:
         status, reason = "diverged", event.diverged
@@ -107,7 +116,7 @@ def measure(event: Trained) -> Result:
         status, reason = "diverged", "the final weights, or what they predict, are not finite"
     elif metrics.collapsed(event.test_logits):
         status, reason = "collapsed", "the logits are the same for every test image"
-    return Result(event.trial, status, values | {"time/trial": event.seconds}, reason)
+    return Result(event.trial, status, values, reason, layers)
 
 
 HEADINGS = ("cell", "seeds", "validation", "test", "exact zeros", "not ok")

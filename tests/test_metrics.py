@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,37 +21,6 @@ def test_classification_agrees_with_scikit_learn(seed, count):
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_sparsity_counts_weights_and_not_biases():
-    weights = {
-        "a.weight": torch.tensor([[0.0, -0.0, 5e-4, 1.0]]),
-        "a.bias": torch.zeros(3),
-        "steps": torch.tensor(7),
-    }
-    found = metrics.summary(weights)
-    assert found["sparsity/exact"] == 0.5  # minus zero is zero
-    assert found["sparsity/abs_1e-3"] == 0.75
-    assert found["sparsity/abs_1e-4"] == 0.5
-    assert found["compression_ratio"] == pytest.approx(7 / 2)  # all floating parameters, biases too
-    assert found["norm/max"] == 1.0
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**31))
-def test_norms_and_layers_agree_with_numpy(seed):
-    random = np.random.default_rng(seed)
-    arrays = [random.normal(size=(7, 3)), random.normal(size=(2, 3, 4))]
-    found = metrics.tensor_measures([torch.from_numpy(a) for a in arrays])
-    flat = np.concatenate([a.flatten() for a in arrays])
-    assert found["norm/l1"] == pytest.approx(np.abs(flat).sum(), rel=1e-12)
-    assert found["norm/l2"] == pytest.approx(np.linalg.norm(flat), rel=1e-12)
-    rows = metrics.layers({"one": torch.from_numpy(arrays[0]), "two": torch.from_numpy(arrays[1])})
-    assert [(row["layer"], row["shape"], row["weights"]) for row in rows] == [("one", "7x3", 21), ("two", "2x3x4", 24)]
-
-
-def test_all_zero_weights_have_no_compression_ratio():
-    assert math.isnan(metrics.summary({"w": torch.zeros(2, 2)})["compression_ratio"])
-
-
 def test_collapsed_means_that_the_image_does_not_matter():
     same = torch.tensor([[1.0, 2.0]]).repeat(5, 1)
     assert metrics.collapsed(same)
@@ -63,7 +31,51 @@ def test_collapsed_means_that_the_image_does_not_matter():
 def test_gaps_are_positive_when_the_training_images_are_known_better():
     right, wrong = torch.tensor([[5.0, 0.0]] * 4), torch.tensor([[5.0, 0.0], [0.0, 5.0]] * 2)
     labels = torch.zeros(4, dtype=torch.int64)
-    found = metrics.final({"w": torch.ones(2, 2)}, (right, labels), (wrong, labels))
+    found, _ = metrics.final({"w": torch.ones(2, 2)}, (right, labels), (wrong, labels))
     assert found["gap/accuracy"] == 0.5
     assert found["gap/loss"] > 0
     assert found["test/accuracy"] == 0.5
+
+
+def test_calibration_by_hand():
+    """Four images of two classes: 0.9 right, 0.9 wrong, 0.6 right, 0.6 right.
+
+    The bin of 0.9 holds two, half of them right: 2/4 |1/2 - 0.9| = 0.2; that of 0.6 two right ones: 2/4 |1 - 0.6| = 0.2.
+    Brier: (2 * 0.1^2 + 2 * 0.9^2 + 2 * 2 * 0.4^2) / 4 = 0.57.
+    """
+    probabilities = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]], dtype=torch.float64)
+    found = metrics.calibration(probabilities.log(), torch.tensor([0, 1, 0, 1]))
+    assert found["ece"] == pytest.approx(0.4, abs=1e-12)
+    assert found["brier"] == pytest.approx(0.57, abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.sampled_from([0.0, 0.1, 3.0, 1e4]))
+def test_calibration_agrees_with_a_loop_over_bins(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = torch.randn(200, 4, generator=generator) * scale, torch.arange(200) % 4
+    confidence, predicted = logits.double().softmax(1).max(1)
+    expected = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            accuracy = (predicted == labels)[inside].double().mean()
+            expected += inside.double().mean() * (accuracy - confidence[inside].mean()).abs()
+    found = metrics.calibration(logits, labels)
+    assert found["ece"] == pytest.approx(float(expected), abs=1e-9)
+    assert 0 <= found["brier"] <= 2
+
+
+def test_calibration_of_the_sure_and_of_the_lost():
+    right = metrics.calibration(torch.tensor([[1e4, 0.0], [0.0, 1e4]]), torch.tensor([0, 1]))
+    assert right == {"ece": 0.0, "brier": 0.0}
+    assert all(map(math.isnan, metrics.calibration(torch.full((2, 2), torch.nan), torch.tensor([0, 1])).values()))
+
+
+def test_the_largest_share_within_a_point():
+    curve = {0.0: 0.70, 0.5: 0.71, 0.8: 0.69, 0.9: 0.6899, 0.95: 0.10}
+    assert metrics.pruned(curve) == {
+        "prune/0": 0.70, "prune/0.5": 0.71, "prune/0.8": 0.69, "prune/0.9": 0.6899, "prune/0.95": 0.10,
+        "sparsity_at_1pp": 0.8,
+    }  # fmt: skip
+    assert metrics.pruned({}) == {}

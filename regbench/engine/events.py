@@ -1,6 +1,6 @@
 """What an engine tells about its trials while they run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -32,7 +32,8 @@ class Trained:
     `weights` holds buffers too; `parameters` names those that were trained.
 
     `diverged` is empty, or says where the loss stopped being finite. `seconds` is its wall time, in a stack its
-    share of it.
+    share of it. `pruned` is the accuracy on the test images after zeroing a share of the weights (see pruning.curves),
+    empty if the weights or what they predict are not finite.
     """
 
     trial: Trial
@@ -44,6 +45,7 @@ class Trained:
     test_labels: torch.Tensor
     seconds: float
     diverged: str = ""
+    pruned: dict[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

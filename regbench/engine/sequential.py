@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from regbench import metrics
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import precision
+from regbench.engine import precision, pruning
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model, noise
 from regbench.engine.resident import Resident, pixels
@@ -107,6 +107,12 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
     with precision.settings(recipe.precision, data.device):
         train_logits = training.predict(data.train_images, train_part)
         test_logits = training.predict(data.test_images)
+        (pruned,) = [{}] if diverged else pruning.curves(
+            {name: p.detach()[None] for name, p in training.parameters.items()},
+            test_logits[None],
+            lambda: training.predict(data.test_images)[None],
+            data.test_labels,
+        )  # fmt: skip
     yield Trained(
         trial,
         weights=dict(training.model.state_dict()),
@@ -117,6 +123,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         test_labels=data.test_labels,
         seconds=time.perf_counter() - begin,
         diverged=diverged,
+        pruned=pruned,
     )
 
 

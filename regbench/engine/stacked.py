@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from regbench import metrics, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import networks, precision, replay
+from regbench.engine import networks, precision, pruning, replay
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches
 from regbench.engine.resident import Resident
@@ -107,8 +107,10 @@ class Training:
             parts = positions.split(self.recipe.batch_size, dim=1)
             return torch.cat([self.stack.logits(images[part], training=False) for part in parts], dim=1)
 
-    def result(self, row: int, logits: Sequence[torch.Tensor], seconds: float, diverged: str = "") -> Trained:
-        """Return a trial's result; `logits` [n, C] of its training and of the test images."""
+    def result(
+        self, row: int, logits: Sequence[torch.Tensor], pruned: dict[float, float], seconds: float, diverged: str = ""
+    ) -> Trained:
+        """Return a trial's result; `logits` [n, C] of its training and of the test images; see Trained for `pruned`."""
         return Trained(
             self.trials[row],
             weights={name: w[row].detach().clone() for name, w in self.stack.state.items()},
@@ -119,6 +121,7 @@ class Training:
             test_labels=self.data.test_labels,
             seconds=seconds / len(self.trials),
             diverged=diverged,
+            pruned=pruned,
         )
 
 
@@ -322,9 +325,13 @@ def _results(training: Training, rows: Sequence[int], begin: float, diverged: di
         train_logits = training.predict(data.train_images, training.train_part)
         test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
         test_logits = training.predict(data.test_images, test)
+        # those that diverge are told before the others have ended, and have no curve
+        pruned = [{}] * len(training.trials) if diverged else pruning.curves(
+            training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
+        )  # fmt: skip
     seconds = time.perf_counter() - begin
     for row in rows:
-        yield training.result(row, (train_logits[row], test_logits[row]), seconds, diverged.get(row, ""))
+        yield training.result(row, (train_logits[row], test_logits[row]), pruned[row], seconds, diverged.get(row, ""))
 
 
 def _parts(trials: list[Trial], size: int) -> list[list[Trial]]:

@@ -12,6 +12,12 @@ from regbench.report.statistics import Comparison, Grid, Interval, t_interval
 from regbench.sweep import BASELINE, format_lam
 
 VALIDATION, TEST = "val/accuracy", "test/accuracy"
+# what a cell holds the mean of, beside the accuracies
+MEANS = (
+    "sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "theoretical_speedup", "sparsity_at_1pp", "time/trial",
+)  # fmt: skip
+# the accuracies of pruned networks are "prune/<share>"
+PRUNE = "prune/"
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,16 @@ def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) 
     for name, metric in (("validation", VALIDATION), ("test", TEST), ("gap", "gap/accuracy")):
         interval = _interval(counted, metric)
         row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    for name in ("sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "time/trial"):
+    for name in (*MEANS, *prune_curve(group)):
+        # runs of an earlier version lack some of them
         row[name] = counted[name].mean() if name in counted and len(counted) else math.nan
     return row
+
+
+def prune_curve(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the columns that hold accuracies of pruned networks: name -> share of zeroed weights, rising."""
+    found = {name: float(name.removeprefix(PRUNE)) for name in frame.columns if str(name).startswith(PRUNE)}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _interval(trials: pd.DataFrame, metric: str) -> Interval:

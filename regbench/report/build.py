@@ -88,6 +88,9 @@ def _draw(material: Material) -> dict[str, figures.Figure]:
         "gap_against_lam": figures.gap_against_lam(analysis, trials),
         "accuracy_against_compression": figures.accuracy_against_compression(analysis),
     }
+    pruned = figures.prune_curves(analysis)
+    if pruned is not None:
+        drawn["prune_curves"] = pruned
     if analysis.comparisons:
         drawn["forest"] = figures.forest(analysis)
     if not material.epochs.empty:

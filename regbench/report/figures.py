@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from regbench.files import atomic
-from regbench.report.analysis import Analysis
+from regbench.report.analysis import Analysis, prune_curve
 from regbench.report.statistics import MARGIN
 from regbench.sweep import BASELINE, format_lam
 
@@ -173,6 +173,38 @@ def _front(cells: pd.DataFrame) -> pd.DataFrame:
     ordered = cells.sort_values(["compression_ratio", "test"], ascending=[False, False])
     best = ordered["test"].cummax()
     return ordered[(ordered["test"] >= best) & ~best.duplicated()].iloc[::-1]
+
+
+@styled
+def prune_curves(analysis: Analysis) -> Figure | None:
+    """Test accuracy over the share of weights zeroed, means over seeds at each method's chosen lam; None without data.
+
+    The axis is logarithmic in what is left, 1 - share: most of what tells methods apart happens where little is.
+    """
+    columns = prune_curve(analysis.cells)
+    cells = analysis.cells.dropna(subset=[*columns])
+    shown = [(method, cells[(cells["method"] == method) & (cells["lam"] == analysis.chosen(method))])
+             for method in analysis.methods]  # fmt: skip
+    shown = [(method, own.iloc[0]) for method, own in shown if len(own)]
+    if not columns or not shown:
+        return None
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axis = figure.subplots()
+    palette = colours(analysis.methods)
+    left = [1 - share for share in columns.values()]
+    for method, cell in shown:
+        lam = "" if method == BASELINE else f" lam={format_lam(cell['lam'])}"
+        place = analysis.methods.index(method)
+        axis.plot(left, [100 * cell[name] for name in columns], marker=MARKERS[place % len(MARKERS)], markersize=5,
+                  linewidth=1.4, color=palette[method], label=f"{method}{lam}")  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(1.15, 0.85 * min(left))
+    axis.set_xticks(left, [f"{100 * share:g}" for share in columns.values()])
+    axis.set_xticks([], minor=True)
+    axis.set_ylim(bottom=0)
+    axis.set(xlabel="smallest weights zeroed, % (no training after it)", ylabel="mean test accuracy, %")
+    axis.legend(fontsize="small")
+    return figure
 
 
 @styled

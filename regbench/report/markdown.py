@@ -20,6 +20,7 @@ FIGURES = {
     "learning_curves": "Learning curves at the chosen lam, means over seeds",
     "gap_against_lam": "Generalisation gap against lam",
     "accuracy_against_compression": "Accuracy against compression",
+    "prune_curves": "Accuracy after zeroing the smallest weights, at the chosen lam, means over seeds",
     "layer_sparsity": "Sparsity per layer at the chosen lam, means over seeds",
     "weight_histograms": "All regularized weights of one trial each",
     "output_bars": "The output layer's weights of one trial each, the notebook's bar plot",
@@ -102,7 +103,7 @@ def _verdicts(analysis: Analysis) -> str:
     base = cells[cells["method"] == BASELINE].iloc[0]
     header = (
         "regularizer", "lam", "validation", "test", "95 % interval", "difference, pp", "95 % interval", "adjusted p",
-        "P(better)", "verdict", "exact zeros", "compression", "gap, pp", "s/trial",
+        "P(better)", "verdict", "exact zeros", "compression", "speed-up", "sparsity at 1 pp", "gap, pp", "s/trial",
     )  # fmt: skip
     found = analysis.comparisons
     tests = [_interval_of(base, "test"), *(comparison.test for comparison in found.values())]
@@ -153,7 +154,7 @@ def _cells(analysis: Analysis) -> str:
         return ""
     header = (
         "regularizer", "lam", "seeds", "validation", "test", "95 % interval", "gap, pp", "exact zeros", "below 1e-3",
-        "compression", "s/trial", "diverged", "collapsed", "missing seeds",
+        "compression", "speed-up", "sparsity at 1 pp", "s/trial", "diverged", "collapsed", "missing seeds",
     )  # fmt: skip
     rows = []
     for _, cell in analysis.cells.iterrows():
@@ -162,7 +163,8 @@ def _cells(analysis: Analysis) -> str:
             _code(cell["method"]), "" if cell["method"] == BASELINE else _bold(format_lam(cell["lam"]), chosen),
             str(cell["n"]), _percent(cell["validation"]), _percent(cell["test"]),
             _range(_interval_of(cell, "test"), "%"), _signed(cell["gap"]), _percent(cell["sparsity/exact"]),
-            _percent(cell["sparsity/abs_1e-3"]), _number(cell["compression_ratio"], 2), _number(cell["time/trial"], 1),
+            _percent(cell["sparsity/abs_1e-3"]), _number(cell["compression_ratio"], 2),
+            _number(cell["theoretical_speedup"], 2), _share(cell["sparsity_at_1pp"]), _number(cell["time/trial"], 1),
             str(cell["diverged"] or ""), str(cell["collapsed"] or ""), cell["missing"],
         ))  # fmt: skip
     return "\n".join(["## Every regularizer and lam", "", _table(header, rows), "", "Bold: the chosen lam."])
@@ -171,7 +173,10 @@ def _cells(analysis: Analysis) -> str:
 def _layers(analysis: Analysis, layers: pd.DataFrame) -> str:
     if layers.empty:
         return ""
-    header = ("regularizer", "layer", "weights", "exact zeros", "below 1e-3", "below 1e-2", "largest")
+    header = (
+        "regularizer", "layer", "weights", "exact zeros", "below 1e-3", "below 1e-2", "below 0.01 rms", "zero rows", "Gini",
+        "effective", "largest",
+    )  # fmt: skip
     rows = []
     for method in analysis.methods:
         own = layers[(layers["method"] == method) & (layers["lam"] == analysis.chosen(method))]
@@ -179,10 +184,23 @@ def _layers(analysis: Analysis, layers: pd.DataFrame) -> str:
             rows.append((
                 _code(method), _code(layer), f"{group['weights'].iloc[0]:,}", _percent(group["sparsity/exact"].mean()),
                 _percent(group["sparsity/abs_1e-3"].mean()), _percent(group["sparsity/abs_1e-2"].mean()),
+                _percent(_mean(group, "sparsity/rel_1e-2")), _percent(_mean(group, "sparsity/filters", "sparsity/neurons")),
+                _number(_mean(group, "gini"), 2), _percent(_mean(group, "n_eff") / group["weights"].iloc[0]),
                 _number(group["norm/max"].mean(), 3),
             ))  # fmt: skip
-    text = "Means over seeds at the chosen lam. A threshold measures scale as much as sparsity: compare with `none`."
+    text = (
+        "Means over seeds at the chosen lam. A fixed threshold measures scale as much as sparsity: compare with `none`, or "
+        "see the one at a hundredth of the layer's own root mean square (rms). Zero rows: filters or neurons without any "
+        "weight. Gini: 0 if all weights are of one size, near 1 if few are large. Effective: (sum of |w|)^2 / sum of w^2 "
+        "over the number of weights."
+    )
     return "\n".join(["## Per layer", "", _table(header, rows), "", text])
+
+
+def _mean(group: pd.DataFrame, *names: str) -> float:
+    """Return the mean of the first of these columns that is there and holds a number, NaN if none does."""
+    means = [group[name].mean() for name in names if name in group]
+    return next((mean for mean in means if math.isfinite(mean)), math.nan)
 
 
 def _left_out(runs: Runs, analysis: Analysis) -> str:
@@ -214,6 +232,13 @@ def _method(analysis: Analysis) -> str:
         "the probability that a training with the regularizer beats one without, with a bootstrap interval over seeds. "
         f"Equivalent: the whole interval lies within {100 * statistics.MARGIN:g} percentage points. Where several lams "
         "are nearly tied on validation, a verdict must hold for all of them.",
+        "",
+        "Compression: parameters over those not exactly zero. Speed-up: multiplications of convolutions and dense layers "
+        "over those with a weight that is not zero; it is a bound that scattered zeros seldom reach, and is smaller than "
+        "compression where dense layers hold the weights and convolutions the work. Sparsity at 1 pp: the largest share of "
+        "the weights that can be zeroed, smallest first and without training again, at a cost of at most one point of the "
+        "trial's own test accuracy, in the steps of the figure; the test images tell it after the last epoch, and it "
+        "chooses nothing. A network at chance loses nothing by it: read it beside the accuracy.",
     ]
     spread = 100 * analysis.paired_sd
     if seeds >= seeds_needed(family) and spread > 0:
@@ -262,7 +287,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _measures(cell: pd.Series) -> tuple[str, ...]:
     return (
-        _percent(cell["sparsity/exact"]), _number(cell["compression_ratio"], 2), _signed(cell["gap"]),
+        _percent(cell["sparsity/exact"]), _number(cell["compression_ratio"], 2),
+        _number(cell["theoretical_speedup"], 2), _share(cell["sparsity_at_1pp"]), _signed(cell["gap"]),
         _number(cell["time/trial"], 1),
     )  # fmt: skip
 
@@ -286,6 +312,10 @@ def _range(interval: Interval, unit: str = "") -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.2%}" if math.isfinite(value) else "-"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}%" if math.isfinite(value) else "-"
 
 
 def _signed(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +10,31 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from regbench import metrics
-
 log = logging.getLogger(__name__)
 COLOUR = "#4477aa"
 MODEL = "model.safetensors"
 
 
-def write(folder: Path, weights: Mapping[str, torch.Tensor], parameters: Collection[str], title: str) -> None:
+def write(
+    folder: Path, weights: Mapping[str, torch.Tensor], layers: Sequence[Mapping[str, object]], title: str
+) -> None:
     """Write model.safetensors, layers.csv, histograms.png and <output layer>.png into `folder`.
 
-    `weights` is all that is needed to use the model; tables and plots show those named in `parameters`.
+    `weights` is all that is needed to use the model; `layers` are the rows of the table, and plots show the weights
+    that they name in "layer".
     """
     # clones, since safetensors refuses tensors that share memory
     save_file({name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / MODEL)
     # safetensors makes files that only their owner reads, and a copy keeps that
     (folder / MODEL).chmod(0o644)
-    matrices = metrics.regularized({name: weights[name] for name in parameters})
-    if not matrices:
+    if not layers:
         return
-    rows = metrics.layers(matrices)
     with (folder / "layers.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table = csv.DictWriter(file, fieldnames=list(layers[0]))
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(layers)
     # float64: the histogram of nearly equal float32 numbers has no room for its bins
-    arrays = {name: w.detach().cpu().double().numpy() for name, w in matrices.items()}
+    arrays = {str(row["layer"]): weights[row["layer"]].detach().cpu().double().numpy() for row in layers}
     name, output = list(arrays.items())[-1]
     layer = name.removesuffix(".weight")
     plots = {"histograms": lambda: histograms(arrays, title), layer: lambda: bars(output, f"{title}: {layer}")}

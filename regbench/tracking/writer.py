@@ -4,7 +4,7 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,21 +58,22 @@ class Writer:
         trial: Trial,
         metrics: Mapping[str, float],
         weights: Mapping[str, torch.Tensor],
-        parameters: Collection[str],
+        layers: Sequence[Mapping[str, object]],
         status: str,
         reason: str,
         replaces: str | None = None,
     ) -> None:
         """Write the final metrics and artifacts, then mark the run FINISHED: what is FINISHED is complete.
 
-        `parameters` are the names of those `weights` that are trained; `replaces` is the id of an earlier finished run.
+        `layers` are rows of measures, one for each of the `weights` that is a trained matrix; `replaces` is the id of an
+        earlier finished run.
         """
         final = self._take(trial) + _metrics(metrics, trial.recipe.epochs)
         tags = {schema.STATUS: status} | ({schema.REASON: reason} if reason else {})
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
         self._waiting.acquire()
-        self._submit(self._finish, trial, final, taken, parameters, tags, replaces).add_done_callback(
+        self._submit(self._finish, trial, final, taken, layers, tags, replaces).add_done_callback(
             lambda _: self._waiting.release()
         )
 
@@ -133,12 +134,12 @@ class Writer:
         trial: Trial,
         metrics: list[Metric],
         weights: Mapping[str, torch.Tensor],
-        parameters: Collection[str],
+        layers: Sequence[Mapping[str, object]],
         tags: Mapping[str, str],
         replaces: str | None,
     ) -> None:
         with tempfile.TemporaryDirectory(prefix="regbench-") as folder:
-            artifacts.write(Path(folder), weights, parameters, trial.name)
+            artifacts.write(Path(folder), weights, layers, trial.name)
             self._client.log_artifacts(self._runs[trial.key], folder, "weights")
         run_id = self._runs[trial.key]
         self._end(trial, metrics, tags, "FINISHED")

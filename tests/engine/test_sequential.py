@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regbench import metrics, runner
+from regbench import metrics, runner, sparsity
 from regbench.engine import sequential
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model
@@ -109,7 +109,7 @@ def test_the_objective_is_the_loss_with_the_penalty_at_each_step(recipe, images)
     """With a learning rate of next to nothing the weights stay, and the penalty is that of the initial weights."""
     trial = Trial(dataclasses.replace(recipe, lr=1e-30, epochs=1), "l1", 0.5, 0)
     measured = run([trial], images)[1].metrics
-    weights = metrics.regularized(initial_model(TINY, 4, 0).state_dict())
+    weights = sparsity.regularized(initial_model(TINY, 4, 0).state_dict())
     penalty = 0.5 * sum(w.abs().sum().item() for w in weights.values())
     assert measured["train/objective"] - measured["train/loss"] == pytest.approx(penalty, rel=1e-5)
 
@@ -147,7 +147,7 @@ def test_a_huge_penalty_collapses_the_network(recipe, images):
     """Weights of L1 swing around zero by about lr * lam, so that a small lr makes them small enough."""
     trial = Trial(dataclasses.replace(recipe, lr=1e-7, momentum=0.0, epochs=60), "l1", 3e5, 0)
     trained = results([trial], images)[trial.name]
-    assert max(w.abs().max() for w in metrics.regularized(trained.weights).values()) < 0.1
+    assert max(w.abs().max() for w in sparsity.regularized(trained.weights).values()) < 0.1
     recipe_to_zero = dataclasses.replace(recipe, lr=0.05, momentum=0.0, epochs=20)
     shrunk = results([Trial(recipe_to_zero, "weight_decay", 19.0, 0)], images)
     assert metrics.collapsed(next(iter(shrunk.values())).test_logits)

@@ -54,6 +54,8 @@ def without_times(epoch: Epoch) -> dict[str, float]:
 
 def assert_same(one: Trained, other: Trained) -> None:
     assert one.parameters == other.parameters
+    assert one.pruned == other.pruned
+    assert one.pruned or one.diverged
     assert list(one.weights) == list(other.weights)
     assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
     for name in ("train_logits", "train_labels", "test_logits", "test_labels"):

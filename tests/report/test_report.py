@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from regbench.report import build, markdown
 from regbench.report.analysis import analyse
-from regbench.report.figures import _front
+from regbench.report.figures import _front, prune_curves
 from regbench.report.statistics import Verdict
 from tests.conftest import PROJECT
 from tests.report.make_fixture import HERE, material
@@ -103,6 +103,35 @@ def test_only_none(fixture, tmp_path):
     only = with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"])
     assert only.analysis.comparisons == {}
     assert "**Nothing is compared here.**" in build.write(only, tmp_path).read_text()
+
+
+def test_runs_from_before_a_measure_existed_give_a_report_without_it(fixture, tmp_path):
+    new = ("theoretical_speedup", "sparsity_at_1pp", "prune/")
+    trials = fixture.runs.trials
+    old = with_trials(fixture, trials.drop(columns=[name for name in trials if name.startswith(new)]))
+    names = ("sparsity/rel_1e-2", "sparsity/filters", "sparsity/neurons", "gini", "n_eff")
+    old = dataclasses.replace(old, layers=old.layers.drop(columns=list(names)))
+    told = build.write(old, tmp_path).read_text()
+    assert "nan" not in told
+    assert "prune_curves" not in told
+    assert not (tmp_path / "figures" / "prune_curves.png").exists()
+    assert "| 0.00% | 1.00 | - | - | +20.00 | 30.0 |" in told
+    assert "| `none` | `conv1.weight` | 432 | 0.00% | 3.00% | 8.00% | - | - | - | - | 0.250 |" in told
+
+
+def test_prune_curves_are_those_of_the_chosen_lams_that_have_one(fixture):
+    assert {method for method in fixture.analysis.methods if fixture.analysis.chosen(method) is not None} == {
+        text.get_text().partition(" lam=")[0]
+        for text in prune_curves(fixture.analysis).axes[0].get_legend().get_texts()
+    }
+    trials = fixture.runs.trials.copy()
+    trials.loc[trials["method"] == "l1", [name for name in trials if name.startswith("prune/")]] = np.nan
+    axis = prune_curves(with_trials(fixture, trials).analysis).axes[0]
+    assert not any("l1" in text.get_text() for text in axis.get_legend().get_texts())
+    line = next(line for line in axis.lines if line.get_label() == "none")
+    cell = trials[trials["method"] == "none"]
+    assert line.get_ydata()[1] == pytest.approx(100 * cell["prune/0.5"].mean())
+    assert line.get_xdata()[1] == 0.5
 
 
 def test_no_none(fixture):

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.torch import load_file
 
-from regbench import planning, runner
+from regbench import planning, runner, sparsity
 from regbench.engine.choice import Engine
 from regbench.errors import TrackingError, UserError
 from regbench.sweep import Recipe, grid
@@ -73,8 +73,11 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
         history = client.get_metric_history(run.info.run_id, "val/accuracy")
         assert [metric.step for metric in history] == [1, 2]
         assert run.data.metrics == pytest.approx(dict(result.metrics))
-        assert {"test/accuracy", "test/loss", "gap/accuracy", "sparsity/exact", "sparsity/abs_1e-3",
-                "compression_ratio"} <= set(run.data.metrics)  # fmt: skip
+        assert {"test/accuracy", "test/loss", "test/ece", "test/brier", "gap/accuracy", "sparsity/exact",
+                "sparsity/abs_1e-3", "sparsity/rel_1e-2", "sparsity/filters", "sparsity/neurons", "gini", "hoyer", "n_eff",
+                "compression_ratio", "theoretical_speedup", "prune/0", "prune/0.5", "prune/0.99",
+                "sparsity_at_1pp"} <= set(run.data.metrics)  # fmt: skip
+        assert run.data.metrics["prune/0"] == run.data.metrics["test/accuracy"]
         (dataset,) = run.inputs.dataset_inputs
         assert (dataset.dataset.name, dataset.dataset.digest) == ("striped", images.fingerprint[:16])
         files = {file.path for file in client.list_artifacts(run.info.run_id, "weights")}
@@ -91,6 +94,8 @@ def test_the_weights_that_are_kept_are_those_that_were_trained(sweep, images):
     )
     rows = list(csv.DictReader((folder / "layers.csv").open()))
     assert [row["layer"] for row in rows] == ["body.0.weight", "out.weight"]
+    assert {"sparsity/rel_1e-2", "sparsity/filters", "sparsity/neurons", "gini", "hoyer", "n_eff"} <= set(rows[0])
+    assert [int(row["macs"]) for row in rows] == [32 * 32 * 4 * 27, 256 * 4]
     assert sum(int(row["weights"]) for row in rows) == sum(w.numel() for w in weights.values() if w.ndim > 1)
 
 
@@ -284,11 +289,12 @@ def test_nothing_new_is_made_when_all_is_finished(sweep, images):
 
 def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path, caplog):
     weights = {"w": 0.5 + torch.rand(40, 40) * 1e-6, "out.weight": torch.full((4, 4), 3e38), "count": torch.ones(3, 3)}
-    artifacts.write(tmp_path, weights, ["w", "out.weight"], "title")
+    _, layers = sparsity.measure({name: weights[name] for name in ("w", "out.weight")})
+    artifacts.write(tmp_path, weights, layers, "title")
     assert set(load_file(tmp_path / "model.safetensors")) == {"w", "out.weight", "count"}
     assert [row["layer"] for row in csv.DictReader((tmp_path / "layers.csv").open())] == ["w", "out.weight"]
     weights["w"] = torch.full((3, 3), torch.nan)
-    artifacts.write(tmp_path, weights, ["w", "out.weight"], "title")
+    artifacts.write(tmp_path, weights, layers, "title")
 
 
 def test_nothing_is_made_before_it_is_needed(sweep, elsewhere):
