@@ -15,6 +15,7 @@ from regbench.engine.events import Started, Trained
 from regbench.sweep import Recipe, grid
 from regbench.tracking import artifacts, writer
 from regbench.tracking.store import Store
+from tests.conftest import TINY
 
 
 class Hasty:
@@ -30,25 +31,25 @@ class Hasty:
         labels = torch.tensor([0, 1])
         for trial in trials:
             yield Started(trial)
-            array = np.ones((2, 2), dtype=np.float32)  # lives as long as any tensor that shares its memory
+            array = np.ones((2, 256), dtype=np.float32)  # lives as long as any tensor that shares its memory
             self.given.append(weakref.ref(array))
-            weights = {"out.weight": torch.from_numpy(array)}
+            weights = {"out.weight": torch.from_numpy(array), "body.0.weight": torch.ones(4, 3, 3, 3)}
             del array
             gc.collect()
             self.most = max(self.most, sum(ref() is not None for ref in self.given))
-            yield Trained(trial, weights, ("out.weight",), torch.eye(2), labels, torch.eye(2), labels, seconds=0.1)
+            yield Trained(trial, weights, tuple(weights), torch.eye(2), labels, torch.eye(2), labels, seconds=0.1)
 
 
 @pytest.mark.usefixtures("database")
 def test_few_results_are_held_however_many_trials_there_are(images, monkeypatch):
     written = []
 
-    def slow(folder, weights, parameters, title):
+    def slow(folder, *_):
         time.sleep(0.02)
-        written.append(title)
+        written.append(folder)
 
     monkeypatch.setattr(artifacts, "write", slow)
-    sweep = grid(Recipe(images.name, images.fingerprint, 120, 40), ["l1"], [1e-3], range(20))
+    sweep = grid(Recipe(images.name, images.fingerprint, 120, 40, TINY), ["l1"], [1e-3], range(20))
     store, engine = Store("e"), Hasty()
     plan = planning.plan(sweep, store, rerun=False)
     results = runner.run(plan, images, store, engine, Console(file=io.StringIO()), "hasty")
