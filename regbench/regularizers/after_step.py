@@ -37,11 +37,12 @@ class L1Prox(Regularizer):
 
 
 class DecoupledWeightDecay(Regularizer):
-    """Weight decay after the step: w is multiplied by 1 - tau * lam, nothing is added to gradient or loss.
+    """Weight decay after the step: w is divided by 1 + tau * lam, nothing is added to gradient or loss.
 
-    At a constant learning rate it ends where `weight_decay` at the same lam does. AdamW's factor is 1 - lr * lam, so
-    that its lam is 1 / (1 - momentum) times ours. Source: Loshchilov and Hutter, Decoupled Weight Decay
-    Regularization, ICLR 2019.
+    Published is the factor 1 - lr * lam on the weights before the step. Dividing is the same to first order and, after
+    the step, ends exactly where `weight_decay` at the same lam does; multiplying there would end at that of
+    lam / (1 - tau * lam). Published lams are 1 / (1 - momentum) times ours. Source: Loshchilov and Hutter, Decoupled
+    Weight Decay Regularization, ICLR 2019.
     """
 
     name = "decoupled_wd"
@@ -49,14 +50,16 @@ class DecoupledWeightDecay(Regularizer):
     elementwise = True
 
     def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
-        # subtracted: 1 - tau * lam would be rounded first, by the same amount for every weight
-        p.addcmul_(p, lam, value=-tau)
+        decay = tau * lam
+        # w / (1 + decay), without rounding 1 + decay first, by which every weight would be off in the same direction
+        p.addcmul_(p, decay / (1 + decay), value=-1)
 
 
 class ElasticNet(L1Prox):
     """Penalty lam * (alpha * sum |w| + (1 - alpha) / 2 * sum w^2) by its proximal step.
 
-    That is w = soft(w, tau * lam * alpha) / (1 + tau * lam * (1 - alpha)), where soft is the step of `l1_prox`.
+    That is w = soft(w, tau * lam * alpha) / (1 + tau * lam * (1 - alpha)), where soft is the step of `l1_prox`; with
+    alpha = 0 it is `decoupled_wd`.
     Source: Zou and Hastie, J. R. Stat. Soc. B 67, 2005; lam and alpha are those of glmnet and scikit-learn's l1_ratio.
     """
 
@@ -66,7 +69,6 @@ class ElasticNet(L1Prox):
     def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
         super().after_step(p, lam * self.alpha, tau)
         decay = tau * lam * (1 - self.alpha)
-        # w / (1 + decay), without rounding 1 + decay first
         p.addcmul_(p, decay / (1 + decay), value=-1)
 
     def value(self, p: Tensor, lam: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class OutputRows(Regularizer):
 
     def norms(self, p: Tensor) -> Tensor:
         """Return the Euclidean norm of each row of p [K, O, ...] as [K, O, 1, ...]."""
-        return p.norm(dim=tuple(range(2, p.ndim)), keepdim=True) if p.ndim > 2 else p.abs()
+        return p.norm(2, dim=tuple(range(2, p.ndim)), keepdim=True) if p.ndim > 2 else p.abs()
 
 
 class GroupLasso(OutputRows):
