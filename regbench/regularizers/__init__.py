@@ -3,7 +3,7 @@
 from regbench.regularizers.after_step import DecoupledWeightDecay, ElasticNet, GroupLasso, L1Prox, MaxNorm
 from regbench.regularizers.base import Regularizer
 from regbench.regularizers.gradient import L1, L2, Unregularized, WeightDecay
-from regbench.regularizers.registry import REGISTRY, find
+from regbench.regularizers.registry import REGISTRY, accepted, find, is_plugin, own_lams
 
 __all__ = [
     "L1",
@@ -17,5 +17,8 @@ __all__ = [
     "Regularizer",
     "Unregularized",
     "WeightDecay",
+    "accepted",
     "find",
+    "is_plugin",
+    "own_lams",
 ]
