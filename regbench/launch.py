@@ -78,7 +78,7 @@ def launch(
     console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")
     _print_plan(console, plan, data, trainer, planning)
     if dry_run:
-        store.reglauncher("dry_run")
+        store.name_launcher("dry_run")
         return []
     from regbench import runner
 
