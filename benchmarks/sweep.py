@@ -8,11 +8,17 @@ from regbench import cli
 from regbench.data.images import Images
 from regbench.errors import UserError
 from regbench.launch import launch
+from regbench.regularizers import REGISTRY, own_lams
 from regbench.sweep import BASELINE, NOTEBOOK, PRECISIONS, SCOPES, Recipe, Sweep, grid
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--reg", default="l1,l2,weight_decay", show_default=True, help="Regularizers, a comma list.")
+@click.option(
+    "--reg",
+    default="l1,l2,weight_decay",
+    show_default=True,
+    help=f"Regularizers, a comma list of {', '.join(REGISTRY)}, or your own as pkg.module:Class.",
+)
 @click.option(
     "--lam",
     default=cli.AUTO,
@@ -69,6 +75,10 @@ def main(
     if strengths is not None and names == (BASELINE,):
         raise UserError(f"lam={lam!r} has no meaning for reg=none alone; leave lam out, or name another regularizer")
 
+    if strengths is None:
+        for name in names:
+            own_lams(name)
+
     def make_sweep(data: Images, train_size: int) -> Sweep:
         val = max(train_size // 10, len(data.classes)) if held_out == -1 else held_out
         recipe = Recipe(
@@ -76,7 +86,7 @@ def main(
         )
         return grid(recipe, names, strengths, numbers, scope, baseline)
 
-    results = launch(make_sweep, f"sweep {','.join(names)}", model=model, **shared)
+    results = launch(make_sweep, f"sweep {','.join(names)}", regs=names, model=model, **shared)
     sys.exit(int(any(result.status == "failed" for result in results)))
 
 

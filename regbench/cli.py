@@ -82,7 +82,7 @@ def names(text: str) -> tuple[str, ...]:
     """Return the regularizers of a comma list; raises UserError for an empty list, an unknown name, one given twice."""
     from regbench import regularizers
 
-    found = _items("reg", text, f"accepted: one or more of {', '.join(regularizers.REGISTRY)}, separated by commas")
+    found = _items("reg", text, f"accepted: one or more of {regularizers.accepted()}, separated by commas")
     for name in found:
         regularizers.find(name)
         if found.count(name) > 1:

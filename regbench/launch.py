@@ -6,7 +6,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from regbench import cli
+from regbench import cli, regularizers
 from regbench.data import check_name
 from regbench.data.images import Images
 from regbench.errors import UserError
@@ -20,6 +20,7 @@ def launch(
     make_sweep: Callable[[Images, int], Sweep],
     name: str,
     *,
+    regs: Sequence[str] = (),
     model: str = NOTEBOOK,
     dataset: str,
     data_dir: str,
@@ -33,7 +34,8 @@ def launch(
 ):
     """Check everything, print the plan, and train it unless `dry_run`; return the results, none for a dry run.
 
-    `make_sweep` gets the data and the number of training images to take. Raises UserError before anything is written.
+    `make_sweep` gets the data and the number of training images to take; `regs` are the regularizers that it uses.
+    Raises UserError before anything is written.
     """
     # imported late and one by one: torch and MLflow take seconds, and what needs neither is refused at once
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -44,6 +46,11 @@ def launch(
     from regbench.tracking.store import Store
 
     store = Store(None if experiment == cli.AUTO else experiment)
+    for reg in regs:
+        if regularizers.is_plugin(reg):
+            from regbench import contract
+
+            contract.require(reg)
     if model != NOTEBOOK:
         from regbench import models
 

@@ -1,6 +1,5 @@
 """The networks that are trained: the notebook's CNN, or a user's own by import path."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from regbench import importing
 from regbench.data.images import SIDE
 from regbench.errors import UserError, one_line
 from regbench.sweep import NOTEBOOK
@@ -49,14 +49,8 @@ def find(spec: str) -> Callable[..., nn.Module]:
     """
     if spec == NOTEBOOK:
         return NotebookCNN
-    module, colon, name = spec.partition(":")
     accepted = f"accepted: {NOTEBOOK}, or an import path pkg.module:Class"
-    if not (colon and module and name):
-        raise UserError(f"model={spec!r} is unknown; {accepted}")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs the user's own code: anything can come out of it
-        raise UserError(f"model={spec!r} cannot be imported ({one_line(error)}); {accepted}") from error
+    found = importing.by_path("model", spec, accepted)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise UserError(f"model={spec!r} is not a subclass of torch.nn.Module; {accepted}")
     return found

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -113,13 +114,14 @@ def grid(
     """Return every regularizer x lam x seed; `lams` None means each regularizer's own grid.
 
     `none` comes first unless `baseline` is false and it is not in `regs`. Seeds are the outermost loop, so that a
-    sweep that is cut off holds whole comparisons over fewer seeds. Raises UserError for an unknown regularizer.
+    sweep that is cut off holds whole comparisons over fewer seeds. Raises UserError for an unknown regularizer, or one
+    without a grid of its own where that is asked for.
     """
     names = [BASELINE, *(name for name in regs if name != BASELINE)] if baseline or BASELINE in regs else list(regs)
     cells = [
         (name, lam)
         for name in names
-        for lam in (regularizers.find(name).lams if lams is None or name == BASELINE else lams)
+        for lam in (regularizers.own_lams(name) if lams is None or name == BASELINE else lams)
     ]
     # `none` has no penalty for a scope to select, so its trials serve sweeps of every scope
     return Sweep(
@@ -155,23 +157,26 @@ def _digest(value: object) -> str:
 def _code(regularizer: str, model: str) -> str:
     """Return a hash of the code that decides a trial's result; comments, docstrings and layout do not count."""
     sources = [_source(name) for name in DECISIVE]
-    sources += [
-        textwrap.dedent(inspect.getsource(cls))
-        for cls in regularizers.find(regularizer).__mro__
-        if issubclass(cls, Regularizer)
-    ]
+    cls = regularizers.find(regularizer)
+    packaged = [base for base in cls.__mro__ if issubclass(base, Regularizer) and _top(base) == "regbench"]
+    sources += [textwrap.dedent(inspect.getsource(base)) for base in packaged]
+    sources += [_source(name) for name in _own_modules(cls) if name.partition(".")[0] != "regbench"]
     if model == NOTEBOOK:
         sources.append(_class_source("regbench.models", "NotebookCNN"))
     else:
-        sources += [_source(name) for name in _own_modules(model)]
+        module, _, name = model.partition(":")
+        sources += [_source(name) for name in _own_modules(getattr(importlib.import_module(module), name))]
     return hashlib.sha256("\0".join(_bare(source) for source in sources).encode()).hexdigest()
 
 
-def _own_modules(model: str) -> list[str]:
+def _own_modules(cls: type) -> list[str]:
     """Return the modules in which a user's class and its bases are written: each may lean on anything in its file."""
-    module, _, name = model.partition(":")
-    bases = getattr(importlib.import_module(module), name).__mro__
-    return sorted({cls.__module__ for cls in bases if cls.__module__.partition(".")[0] not in ("torch", "builtins")})
+    library = {"torch", *sys.stdlib_module_names}
+    return sorted({base.__module__ for base in cls.__mro__ if _top(base) not in library})
+
+
+def _top(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _source(module: str) -> str:

@@ -149,3 +149,212 @@ def test_grids_have_equal_size_and_rise():
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match=r"'l3' is unknown; accepted: none, l1, l2, weight_decay"):
         regularizers.find("l3")
+
+
+# what is done after the step to p [K, ...] by strengths lam [K, 1, ...]
+def stepped(name_or_class, p: torch.Tensor, lam: float, tau: float = 0.1) -> torch.Tensor:
+    found = regularizers.find(name_or_class) if isinstance(name_or_class, str) else name_or_class
+    moved = p.clone()
+    found().after_step(moved, torch.full((len(p), *(1,) * (p.ndim - 1)), lam, dtype=p.dtype), tau)
+    return moved
+
+
+def soft(w: torch.Tensor, threshold: float) -> torch.Tensor:
+    return w.sign() * (w.abs() - threshold).clamp(min=0)
+
+
+PROXES = ["l1_prox", "elastic_net", "group_lasso"]
+SHAPES = [(3, 5, 4), (3, 4, 2, 3, 3), (3, 6)]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lam_zero_is_a_no_op_on_zeros_and_infinities_too(name, shape):
+    """A row of zeros has norm 0, one that has diverged an infinite one: 0 / 0 and 0 * inf."""
+    # what multiplies the weights themselves is a no-op for finite ones only
+    filled = 1e30 if name in ("l2", "weight_decay", "decoupled_wd", "elastic_net") else torch.inf
+    p = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    p[1, 0], p[1, 1] = 0.0, filled
+    p[0, 0] = 0.0
+    g = torch.ones_like(p)
+    lam = torch.tensor([0.1, 0.0, 1e9]).view(-1, *(1,) * (len(shape) - 1))
+    method, moved, added = regularizers.find(name)(), p.clone(), g.clone()
+    method.add_grad(moved, added, lam)
+    method.after_step(moved, lam, 0.1)
+    assert torch.equal(moved[1], p[1])
+    assert torch.equal(added[1], g[1])
+    assert moved[0].isfinite().all()
+
+
+CURVATURE = (lambda m: m @ m.T / 12 + torch.eye(12, dtype=torch.float64) / 2)(
+    torch.randn(12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+)
+TARGET = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64) ** 3
+LAM = 0.4
+
+
+def slope(w: torch.Tensor) -> torch.Tensor:
+    """The gradient of (w - TARGET)' CURVATURE (w - TARGET) / 2."""
+    return CURVATURE @ (w - TARGET)
+
+
+def minimized(name: str, momentum: float, steps: int = 4000) -> torch.Tensor:
+    """Minimize a quadratic with the regularizer, in float64, by the step that trains networks."""
+    recipe = Recipe("none", "", 16, 0, lr=0.02, momentum=momentum)
+    w = torch.zeros(1, 12, dtype=torch.float64)
+    update = Update([w], [Trial(recipe, name, LAM, 0, "all")])
+    for _ in range(steps):
+        update([slope(w[0])[None]])
+    assert not update.failed
+    return w[0]
+
+
+def ista() -> torch.Tensor:
+    w, step = torch.zeros(12, dtype=torch.float64), 1 / torch.linalg.eigvalsh(CURVATURE)[-1]
+    for _ in range(4000):
+        w = soft(w - step * slope(w), step * LAM)
+    return w
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_a_lam_is_the_same_problem_at_every_momentum(momentum):
+    """With lr in tau's place it would be the problem of (1 - momentum) * lam."""
+    ridge = torch.linalg.solve(CURVATURE + LAM * torch.eye(12, dtype=torch.float64), CURVATURE @ TARGET)
+    lasso = ista()
+    solutions = {"l1_prox": lasso, "group_lasso": lasso, "decoupled_wd": ridge, "weight_decay": ridge}
+    for name, expected in solutions.items():
+        assert (minimized(name, momentum) - expected).abs().max() < 1e-10, name
+
+
+def test_l1_prox_satisfies_the_conditions_of_a_minimum():
+    w = minimized("l1_prox", 0.9)
+    zero = w == 0
+    assert 0 < zero.sum() < 12
+    assert (slope(w)[zero].abs() <= LAM + 1e-8).all()
+    assert (slope(w)[~zero] + LAM * w[~zero].sign()).abs().max() < 1e-8
+
+
+def test_l1_leaves_no_exact_zero_where_l1_prox_does():
+    counts = {name: int((minimized(name, 0.9) == 0).sum()) for name in ("l1", "l1_prox")}
+    assert counts["l1"] == 0
+    assert counts["l1_prox"] == int((ista() == 0).sum()) > 0
+
+
+@pytest.mark.parametrize("name", PROXES)
+def test_a_huge_lam_makes_everything_zero(name):
+    assert torch.equal(stepped(name, torch.randn(2, 3, 4), 1e9), torch.zeros(2, 3, 4))
+    model = trained(name, 1e9, scope="all", steps=2)
+    assert all(bool((p == 0).all()) for p in model.parameters())
+    loss = nn.functional.cross_entropy(model(IMAGES.float() / 255), LABELS)
+    torch.testing.assert_close(loss, torch.tensor(10.0).log())
+
+
+class Alpha1(regularizers.ElasticNet):
+    alpha = 1.0
+
+
+class Alpha0(regularizers.ElasticNet):
+    alpha = 0.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(p=tensors, lam=lams)
+def test_elastic_net_has_l1_and_ridge_at_its_ends(p, lam):
+    assert torch.equal(stepped(Alpha1, p, lam), stepped("l1_prox", p, lam))
+    assert torch.equal(stepped(Alpha0, p, lam), stepped("decoupled_wd", p, lam))
+    torch.testing.assert_close(stepped(Alpha0, p.double(), lam), p.double() / (1 + 0.1 * lam), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("lam", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("name", ["l1_prox", "elastic_net"])
+def test_a_prox_is_the_minimum_that_a_search_finds(name, lam):
+    """Of (x - w)^2 / 2 + tau * penalty(x)."""
+    x = torch.linspace(-3, 3, 6_000_001, dtype=torch.float64)
+    penalty = regularizers.find(name)().value(x[:, None], torch.full((len(x), 1), lam, dtype=torch.float64))
+    for w in (-1.7, -0.03, 0.0, 0.2, 2.4):
+        found = stepped(name, torch.tensor([[w]], dtype=torch.float64), lam).item()
+        assert abs(x[((x - w).square() / 2 + 0.1 * penalty).argmin()].item() - found) < 1e-6 + 1e-9
+
+
+def test_the_prox_of_a_group_is_a_minimum():
+    """Nothing near it, and not zero, is better."""
+    p = torch.randn(50, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    lam = torch.full((50, 1, 1), 3.0, dtype=torch.float64)
+    method = regularizers.GroupLasso()
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        return (x - p).square().sum((1, 2)) / 2 + 0.1 * method.value(x, lam)
+
+    best = stepped("group_lasso", p, 3.0)
+    assert (best == 0).any() and (best != 0).any()
+    for seed in range(50):
+        noise = torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(seed))
+        assert (objective(best + 1e-3 * noise) >= objective(best) - 1e-14).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(p=tensors, lam=lams)
+def test_groups_of_one_weight_are_l1_prox(p, lam):
+    for shaped in (p.reshape(3, 20), p.reshape(3, 20, 1), p.reshape(3, 20, 1, 1, 1)):
+        torch.testing.assert_close(
+            stepped("group_lasso", shaped, lam), stepped("l1_prox", shaped, lam), rtol=1e-7, atol=1e-6
+        )
+    exact = p.double().reshape(3, 20)
+    torch.testing.assert_close(stepped("group_lasso", exact, lam), stepped("l1_prox", exact, lam), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 7), (3, 40, 2, 3, 3)])
+def test_a_group_is_zero_as_a_whole_or_not_at_all(shape):
+    p = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 40).view(
+        1, 40, *(1,) * (len(shape) - 2)
+    )
+    zero = stepped("group_lasso", p, 5.0).flatten(2) == 0
+    assert torch.equal(zero.any(2), zero.all(2))
+    assert 0 < zero.all(2).sum() < 120
+    assert zero[:, 0].all()  # was zero before: 0 / 0
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 7), (2, 30, 2, 3, 3)])
+@pytest.mark.parametrize("c", [3.0, 1.0, 0.5])
+def test_max_norm_shortens_long_rows_and_leaves_the_others_alone(shape, c):
+    p = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 30).view(
+        1, 30, *(1,) * (len(shape) - 2)
+    )
+    moved, before = stepped("max_norm", p, 1 / c), p.flatten(2).norm(dim=2)
+    assert (moved.flatten(2).norm(dim=2) <= c * (1 + 1e-5)).all()
+    torch.testing.assert_close(stepped("max_norm", moved, 1 / c), moved, rtol=1e-5, atol=0)
+    assert torch.equal(moved[before < c * 0.9999], p[before < c * 0.9999])
+    for row in range(2):
+        torch.testing.assert_close(moved[row], torch.renorm(p[row], 2, 0, c), rtol=1e-5, atol=1e-7)
+
+
+def test_max_norm_without_rows_bounds_each_bias():
+    assert stepped("max_norm", torch.tensor([[-3.0, 0.5, 0.0, 1.0]]), 1.0).tolist() == [[-1.0, 0.5, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("name", [*PROXES, "max_norm"])
+@settings(max_examples=50, deadline=None)
+@given(a=tensors, b=tensors, lam=st.floats(1e-3, 30.0))
+def test_a_prox_is_odd_does_not_expand_and_keeps_signs(name, a, b, lam):
+    a, b = a.double(), b.double()
+    moved, other = stepped(name, a, lam), stepped(name, b, lam)
+    assert torch.equal(stepped(name, -a, lam), -moved)
+    distances = [(x - y).flatten(1).norm(dim=1) for x, y in ((moved, other), (a, b))]
+    assert (distances[0] <= distances[1] * (1 + 1e-12)).all()
+    assert (moved * a >= 0).all()
+    assert (moved.abs() <= a.abs()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "expected"),
+    [
+        ("l1_prox", [[1.0, -2.0]], 6.0),
+        ("elastic_net", [[1.0, -2.0]], 2 * (0.5 * 3 + 0.25 * 5)),
+        ("group_lasso", [[3.0, -4.0], [0.0, 1.0]], 2 * 2**0.5 * (5 + 1)),
+        ("decoupled_wd", [[1.0, -2.0]], 0.0),
+        ("max_norm", [[1.0, -2.0]], 0.0),
+    ],
+)
+def test_the_value_is_the_penalty(name, p, expected):
+    value = regularizers.find(name)().value(torch.tensor([p]), column(2.0))
+    torch.testing.assert_close(torch.as_tensor(value).flatten(), torch.tensor([expected]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from joblib import cpu_count
 
+from regbench import regularizers
 from regbench.data.images import Images
 from regbench.engine import remembered
 from regbench.errors import UserError
@@ -72,10 +73,11 @@ class Engine:
     def seconds_per_image(self, trials: Sequence[Trial], data: Images) -> float:
         """Return the seconds that training on an image takes per trial, measured on some steps of this device.
 
-        Of the packaged network the measurement is remembered; a user's own may change under the same name.
+        Of the packaged network and regularizers the measurement is remembered; a user's own may change under the same
+        name.
         """
         recipe, last = trials[0].recipe, trials[-1]
-        if recipe.model != NOTEBOOK:
+        if recipe.model != NOTEBOOK or any(regularizers.is_plugin(trial.regularizer) for trial in trials):
             return self._measure(trials, data)
         circumstances = asdict(self) | {
             "batch_size": recipe.batch_size,

@@ -1,0 +1,97 @@
+import pytest
+
+from regbench import __main__, cli, contract, regularizers
+from regbench.errors import UserError
+from regbench.regularizers import L1
+from tests import plugins
+
+
+@pytest.mark.parametrize("name", [*regularizers.REGISTRY, "tests.plugins:Log", "tests.plugins:WithoutLams"])
+def test_what_is_packaged_keeps_every_rule(name):
+    told = list(contract.check(regularizers.find(name)))
+    assert len(told) == len(contract.RULES)
+    assert not [rule for rule, broken in told if broken]
+
+
+@pytest.mark.parametrize(
+    ("cls", "rule", "how"),
+    [
+        (plugins.NeedsArgument, contract.is_callable, "alpha"),
+        (plugins.WrongHook, contract.is_callable, "after_step is to be called as after_step(p, lam, tau)"),
+        (plugins.Raises, contract.runs, "on a matrix in torch.float32: ValueError: never"),
+        (plugins.MatricesOnly, contract.runs, "on a convolution in torch.float32: ValueError"),
+        (plugins.NotInPlace, contract.acts_in_place, "neither add_grad nor after_step changes anything"),
+        (plugins.Returns, contract.acts_in_place, "a hook returns something"),
+        (plugins.ChangesWeightsEarly, contract.acts_in_place, "add_grad changes p"),
+        (plugins.Overwrites, contract.adds, "it is not g plus"),
+        (plugins.SumOfAll, contract.has_shapes, "value returns shape [] on a matrix [3, 6, 5], expected [3]"),
+        (plugins.MovesAtZero, contract.leaves_lam_zero, "p is changed on a matrix"),
+        (plugins.NanAtZero, contract.leaves_lam_zero, "p is changed on a matrix of zeros"),
+        (plugins.Mixes, contract.keeps_rows_apart, "g of the other rows changes with a row of 0.5"),
+        (plugins.Counts, contract.is_same_alone, "g differs"),
+        (plugins.NotFiniteAtZero, contract.is_finite_at_zero, "g has inf"),
+        (plugins.Draws, contract.is_deterministic, "must not draw random numbers"),
+        (plugins.SaysElementwise, contract.is_elementwise_if_it_says_so, "leave elementwise out"),
+    ],
+)
+def test_each_rule_is_found_broken(cls, rule, how):
+    broken = dict(contract.check(cls))
+    assert how in broken[rule.__doc__.rstrip(".")]
+
+
+def test_every_rule_has_words():
+    assert all(rule.__doc__ and rule.__doc__.endswith(".") and "\n" not in rule.__doc__ for rule in contract.RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("tests.plugins:Log", 0, "ok      One trial alone"),
+        ("group_lasso", 0, "ok      A row whose lam is 0"),
+        ("tests.plugins:MovesAtZero", 1, "broken  A row whose lam is 0 is left bitwise as it is, beside rows that"),
+        ("tests.plugins:Raises", 1, "broken  The hooks run on matrices"),
+    ],
+)
+def test_the_command_tells_a_line_per_rule(name, code, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(__main__.main, ["check", name])
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == code
+    assert any(line.startswith(told) for line in lines)
+    assert all(line.startswith(("ok      ", "broken  ")) for line in lines)
+    assert any(line.startswith("broken") for line in lines) == bool(code)
+    assert len(lines) == len(contract.RULES) or code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "l3"], "reg='l3' is unknown"),
+        (["check", "no_such_module:X"], "reg='no_such_module:X' cannot be imported (No module named"),
+        (["check", "tests.plugins:not_a_class"], "is not a subclass of regbench.regularizers.Regularizer"),
+        (["check"], "Missing argument"),
+        (["chekc", "l1"], "No such command"),
+        ([], "Missing command"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(__main__.main, arguments)
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_plugin_is_refused_by_the_rule_that_it_breaks():
+    contract.require("tests.plugins:Log")
+    with pytest.raises(UserError, match=r"Mixes' breaks a rule of regularizers: A row does not notice .* row of 0.5"):
+        contract.require("tests.plugins:Mixes")
+
+
+def test_what_raises_while_it_is_made_is_told(monkeypatch):
+    class Fails(L1):
+        def __init__(self):
+            raise OSError("no such file")
+
+    assert [how for _, how in contract.check(Fails)] == ["OSError: no such file"]

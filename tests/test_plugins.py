@@ -1,0 +1,107 @@
+"""Regularizers that are not packaged: by import path, or from an installed package."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report, sweep
+from regbench import regularizers
+from regbench.errors import UserError
+from regbench.regularizers import registry
+from regbench.sweep import Recipe, Trial, grid
+from regbench.tracking.store import Store
+from tests.conftest import PROJECT, TINY
+from tests.plugins import Log
+
+RECIPE = Recipe("x", "f" * 64, train_size=100, val_size=10)
+LOG = "tests.plugins:Log"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that names some regularizers, as pip would leave it."""
+    place = tmp_path / "site"
+    info = place / "pkg-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[{registry.GROUP}]\nlog = {LOG}\nbroken = no_such_module:X\nwrong = tests.plugins:not_a_class\nl1 = {LOG}\n"
+    )
+    monkeypatch.syspath_prepend(place)
+    registry._entry_points.cache_clear()
+    yield
+    registry._entry_points.cache_clear()
+
+
+def test_a_regularizer_is_found_by_import_path():
+    assert regularizers.find(LOG) is Log
+    assert regularizers.own_lams(LOG) == (1e-5, 1e-4, 1e-3)
+    trials = grid(RECIPE, [LOG, "l1"], None, [0]).trials
+    assert [trial.name for trial in trials[:2]] == ["none seed=0", f"{LOG} lam=1e-5 seed=0"]
+    assert len(trials) == 1 + 3 + 7
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_regularizer_is_found_in_an_installed_package():
+    assert regularizers.find("log") is Log
+    assert regularizers.is_plugin("log")
+    assert regularizers.find("l1") is regularizers.L1  # what is packaged cannot be replaced unnoticed
+    with pytest.raises(
+        UserError, match=r"'l3' is unknown; accepted: none, .*, max_norm, log, broken, wrong, or an imp"
+    ):
+        regularizers.find("l3")
+    with pytest.raises(UserError, match=r"reg='broken' cannot be imported .* it is no_such_module:X of an installed"):
+        regularizers.find("broken")
+    with pytest.raises(UserError, match=r"reg='wrong' is not a subclass"):
+        regularizers.find("wrong")
+
+
+def test_the_key_knows_the_whole_file_of_a_plugin(tmp_path):
+    code = "import regbench.sweep as s; r = s.Recipe('x', 'f' * 64, 100, 10); print(s.Trial(r, 'mine:Mine', 1, 0).key)"
+    text = "from regbench.regularizers import L1\nSCALE = 1\nclass Mine(L1):\n    alpha = SCALE\n"
+    keys = []
+    for changed in (text, text + "# a comment\n", text.replace("SCALE = 1", "SCALE = 2"), text.replace("L1", "L2")):
+        (tmp_path / "mine.py").write_text(changed)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        keys.append(done.stdout)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_the_key_of_a_plugin_is_not_that_of_its_base():
+    assert len({Trial(RECIPE, name, 1e-3, 0).key for name in ("l1", "tests.plugins:WithoutLams", LOG)}) == 3
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sweep_of_a_plugin_is_trained_and_reported(run_here, elsewhere, jobs):
+    """One that raises in mid-training fails its own trials; the others finish."""
+    late = "tests.plugins:RaisesLate"
+    options = {"dataset": "digits", "model": TINY, "reg": f"{LOG},{late}", "lam": "1e-3", "seeds": "0-1", "epochs": 2}
+    code, text = run_here(sweep.main, **options, train_size=600, batch_size=20, experiment="e", jobs=jobs)
+    assert code == 1
+    assert re.search(rf"{re.escape(LOG)} lam=1e-3 +2 +[\d.]+%", text)
+    assert re.search(rf"{late} lam=1e-3 seed=1 failed: .*ValueError: no more of this", text)
+    runs = Store("e").search("tags.`regbench.kind` = 'trial'")
+    ended = {run.info.run_name: (run.info.status, run.data.params["regularizer"]) for run in runs}
+    assert {name for name, (status, _) in ended.items() if status == "FINISHED"} == {
+        *(f"none seed={seed}" for seed in (0, 1)),
+        *(f"{LOG} lam=1e-3 seed={seed}" for seed in (0, 1)),
+    }
+    assert ended[f"{LOG} lam=1e-3 seed=0"] == ("FINISHED", LOG)
+    assert ended[f"{late} lam=1e-3 seed=0"] == ("FAILED", late)
+    if jobs == 1:
+        code, text = run_here(
+            sweep.main, **options, train_size=600, batch_size=20, experiment="e", jobs=jobs, dry_run="true"
+        )
+        assert "6 trials, 4 finished already, 2 to train" in text
+        assert run_here(report.main, experiment="e")[0] == 0
+        assert f"`{LOG}`" in (elsewhere / "report" / "report.md").read_text()
