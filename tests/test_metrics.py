@@ -66,6 +66,13 @@ def test_calibration_agrees_with_a_loop_over_bins(seed, scale):
     assert 0 <= found["brier"] <= 2
 
 
+def test_a_bin_holds_its_upper_edge():
+    """1/3 is the upper edge of the fifth bin, 0.36 is in the sixth: not averaged with each other."""
+    probabilities = torch.tensor([[1, 1, 1], [1.08, 0.96, 0.96]], dtype=torch.float64) / 3
+    found = metrics.calibration(probabilities.log(), torch.tensor([0, 1]))
+    assert found["ece"] == pytest.approx((2 / 3 + 0.36) / 2, abs=1e-12)
+
+
 def test_calibration_of_the_sure_and_of_the_lost():
     right = metrics.calibration(torch.tensor([[1e4, 0.0], [0.0, 1e4]]), torch.tensor([0, 1]))
     assert right == {"ece": 0.0, "brier": 0.0}
@@ -78,4 +85,6 @@ def test_the_largest_share_within_a_point():
         "prune/0": 0.70, "prune/0.5": 0.71, "prune/0.8": 0.69, "prune/0.9": 0.6899, "prune/0.95": 0.10,
         "sparsity_at_1pp": 0.8,
     }  # fmt: skip
+    # exactly a point less, though 0.13 - 0.01 is more than 0.12 in floating point
+    assert metrics.pruned({0.0: 0.13, 0.5: 0.12})["sparsity_at_1pp"] == 0.5
     assert metrics.pruned({}) == {}

@@ -103,8 +103,8 @@ def test_a_network_without_matrices_and_one_with_an_empty_one():
 
 
 def test_nan_and_infinity_do_not_pass_for_sparsity():
-    found = of(math.nan, 0.0, 1e-4, 1.0)
-    assert (found["sparsity/exact"], found["sparsity/abs_1e-3"]) == (0.25, 0.5)
+    found = of(*[math.nan] * 9, 0.0, 1e-4, 1.0)
+    assert (found["sparsity/exact"], found["sparsity/abs_1e-3"]) == (1 / 12, 2 / 12)
     for bad in (math.nan, math.inf):
         found = of(bad, 0.0, 1e-4, 1.0)
         for name in ("sparsity/rel_1e-2", "gini", "hoyer", "n_eff"):
