@@ -38,9 +38,9 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
 
 
 def test_the_pages_commands_work(folder, database, environment):
-    """As they stand, with the clone's and the folder's real places; mlflow's launcher only plans."""
+    """With the clone's and the folder's real places, one seed and fewer images; mlflow's launcher only plans."""
     check, sweep, launched = blocks("sh")
-    sweep = sweep.replace("~/regbench", str(PROJECT))
+    sweep = sweep.strip().replace("~/regbench", str(PROJECT)) + " --seeds=0 --train_size=400"
     launched = launched.strip().replace("/path/to/folder", str(folder)) + " -P dry_run=true"
     elsewhere = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     for command, where, variables in (
@@ -54,7 +54,7 @@ def test_the_pages_commands_work(folder, database, environment):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         if command == sweep:
-            assert re.search(r"shrink:Log lam=1e-5 +2 +[\d.]+%", done.stdout)
+            assert re.search(r"shrink:Log lam=1e-5 +1 +[\d.]+%", done.stdout)
     assert "shrink:Log lam=1e-4" in done.stdout
 
 

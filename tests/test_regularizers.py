@@ -186,6 +186,13 @@ def test_lam_zero_is_a_no_op_on_zeros_and_infinities_too(name, shape):
     assert moved[0].isfinite().all()
 
 
+def test_a_decay_near_the_last_digit_of_one_is_not_off_for_all_weights_alike():
+    """1 - 1e-7 is 1 - 1.2e-7 in float32; subtracted from each weight the decay is right on average."""
+    p = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0))
+    lost = (p.double() - stepped("decoupled_wd", p, 1e-6).double()).sum() / p.double().sum()
+    assert lost.item() == pytest.approx(1e-7, rel=0.05)
+
+
 CURVATURE = (lambda m: m @ m.T / 12 + torch.eye(12, dtype=torch.float64) / 2)(
     torch.randn(12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 )
