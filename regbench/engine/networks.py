@@ -58,8 +58,6 @@ class NotebookStack(Stack):
 
     DENSE = ("l1", "l2", "l3")
 
-    DENSE = ("l1", "l2", "l3")
-
     def _forward(self, x: Tensor) -> Tensor:
         p = self.state
         self.products: dict[str, Product] = {}
