@@ -5,8 +5,9 @@ import subprocess
 import tomllib
 
 import pytest
+import torch
 
-from regbench import __main__, cli
+from regbench import __main__, cli, regularizers
 from regbench.regularizers.registry import GROUP
 from tests.conftest import PROJECT
 
@@ -35,6 +36,19 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
     told = capsys.readouterr().out
     assert stop.value.code == 0, told
     assert "broken" not in told
+
+
+def test_the_pages_gradient_is_that_of_its_value(folder):
+    method = regularizers.find("shrink:Log")()
+    p = torch.linspace(-0.1, 0.1, 12, dtype=torch.float64).view(2, 3, 2).requires_grad_()
+    lam, found = (
+        torch.tensor([1e-3, 2e-3], dtype=torch.float64).view(2, 1, 1),
+        torch.zeros(2, 3, 2, dtype=torch.float64),
+    )
+    (expected,) = torch.autograd.grad(method.value(p, lam).sum(), p)
+    with torch.no_grad():
+        method.add_grad(p, found, lam)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_the_pages_commands_work(folder, database, environment):
