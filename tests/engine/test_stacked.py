@@ -57,8 +57,7 @@ def furthest(ours: Trained, theirs: Trained) -> float:
     )
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("model", [TINY, "tests.networks:Normalized"])
+@pytest.mark.parametrize(("model", "precision"), [(TINY, "float32"), ("tests.networks:Normalized", "float64")])
 def test_a_stack_of_any_size_trains_as_the_sequential_engine_does(recipe, images, model, precision):
     """100 steps of every regularizer, alone and mixed."""
     recipe = dataclasses.replace(recipe, model=model, precision=precision, batch_size=20, epochs=STEPS // 4, lr=0.01)
@@ -73,12 +72,14 @@ def test_a_stack_of_any_size_trains_as_the_sequential_engine_does(recipe, images
             assert furthest(found[trial], expected[trial]) <= TOLERANCE[precision], (size, trial.name)
 
 
-@pytest.mark.parametrize(("precision", "steps"), [("float32", 6), ("float64", 5), ("bf16", 3)])
+@pytest.mark.parametrize(("precision", "steps"), [("float32", 6), ("float64", 5), ("bf16", 2)])
 def test_the_notebooks_network_has_its_own_path(precision, steps, tmp_path):
     """It is the same function as vmap and as the module, gradients into the momentum included."""
     digits = data.load("digits", tmp_path)
+    # each test image is looked at seven times, slowly in 16 bits
+    digits = dataclasses.replace(digits, test_images=digits.test_images[:50], test_labels=digits.test_labels[:50])
     recipe = Recipe("digits", "", 100 * steps, 0, epochs=1, precision=precision)
-    trials = mixed(recipe, 4)
+    trials = mixed(recipe, 2 if precision == "bf16" else 4)
     resident = Resident(digits, CPU)
     expected, found = (trained(engine.train(trials, resident)) for engine in (sequential, stacked))
     tolerance = {"float32": 1e-4, "float64": 1e-10, "bf16": 3e-2}[precision]
