@@ -1,5 +1,6 @@
 """Multiplications of a network: its name -> multiply-accumulate operations per image, layer by layer."""
 
+import logging
 from collections.abc import Mapping
 from functools import cache
 
@@ -9,7 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from regbench import models
 from regbench.data.images import SIDE
+from regbench.errors import one_line
 
+log = logging.getLogger(__name__)
 TRANSPOSED = {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 LAYERS = {F.linear, F.conv1d, F.conv2d, F.conv3d} | TRANSPOSED
 
@@ -45,8 +48,17 @@ def per_image(spec: str, num_classes: int) -> Mapping[str, int]:
 
     Counted on a forward pass of a new model in evaluation mode, so with the true sizes of outputs; biases are not
     counted. A weight that is computed from others before it is used, or that enters a product other than a convolution
-    or dense layer of torch.nn, is left out. See `models.build` for `spec`.
+    or dense layer of torch.nn, is left out; all are, where the network does not run by itself on the CPU. See
+    `models.build` for `spec`.
     """
+    try:
+        return _counted(spec, num_classes)
+    except Exception as error:  # the user's own code, which must not end the sweep over a number
+        log.warning("the multiplications of model=%r are not counted: %s", spec, one_line(error))
+        return {}
+
+
+def _counted(spec: str, num_classes: int) -> Mapping[str, int]:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = models.build(spec, num_classes).eval()
         weights = {name: w for name, w in model.named_parameters() if w.ndim >= 2}

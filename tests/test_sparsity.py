@@ -173,3 +173,8 @@ def test_the_multiplications_of_other_layers_are_counted_by_their_true_outputs()
         "same.weight": 2 * 2 * 24 * 24 * 24,
     }  # fmt: skip
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_network_that_does_not_run_by_itself_has_no_count(caplog):
+    assert macs.per_image("tests.networks:NeedsArgument", 10) == {}
+    assert "tests.networks:NeedsArgument" in caplog.text
