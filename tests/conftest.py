@@ -88,6 +88,14 @@ def arguments(module: str, **options: object) -> list[str]:
     return [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
 
 
+def printed(code: str, folder: Path) -> str:
+    """Return what Python code prints in a new interpreter that finds modules in `folder` as they are at this moment."""
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
 @pytest.fixture
 def images() -> Images:
     """A small data set that a network can learn: the class decides which band of the picture is bright."""

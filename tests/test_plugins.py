@@ -1,9 +1,6 @@
 """Regularizers that are not packaged: by import path, or from an installed package."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from regbench.errors import UserError
 from regbench.regularizers import registry
 from regbench.sweep import Recipe, Trial, grid
 from regbench.tracking.store import Store
-from tests.conftest import PROJECT, TINY
+from tests.conftest import TINY, printed
 from tests.plugins import Log
 
 RECIPE = Recipe("x", "f" * 64, train_size=100, val_size=10)
@@ -66,12 +63,7 @@ def test_the_key_knows_the_whole_file_of_a_plugin(tmp_path):
     keys = []
     for changed in (text, text + "# a comment\n", text.replace("SCALE = 1", "SCALE = 2"), text.replace("L1", "L2")):
         (tmp_path / "mine.py").write_text(changed)
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        keys.append(done.stdout)
+        keys.append(printed(code, tmp_path))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
 

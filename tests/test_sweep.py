@@ -1,5 +1,4 @@
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench.sweep import Recipe, Trial, _bare, format_lam, grid
-from tests.conftest import PROJECT
+from tests.conftest import printed
 
 RECIPE = Recipe("folder-name", "f" * 64, train_size=100, val_size=10)
 
@@ -94,12 +93,7 @@ def test_the_key_knows_the_code_of_a_users_network_and_of_its_bases(tmp_path, mo
         ("base.py", "width = 1", "width = 22"),
     ):
         (package / name).write_text((package / name).read_text().replace(old, new))
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        keys.append(done.stdout)
+        keys.append(printed(code, tmp_path))
     assert len(set(keys)) == 3
 
 
