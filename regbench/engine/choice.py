@@ -27,17 +27,15 @@ WORTH_WORKERS = 200_000
 
 @dataclass(frozen=True)
 class Engine:
-    """`jobs` trials side by side in processes of `threads` threads each (CPU), or stacks of up to `size` trials.
+    """`jobs` trials side by side in processes of `threads` threads each (CPU), or stacks of as many as fit.
 
-    `device` is cpu or cuda:N.
-    jobs 1 is this process with torch's own number of threads; size None is as many as fit.
+    `device` is cpu or cuda:N; jobs 1 is this process with torch's own number of threads.
     """
 
     name: str
     device: str
     jobs: int = 1
     threads: int = 0
-    size: int | None = None
 
     @property
     def label(self) -> str:
@@ -67,7 +65,7 @@ class Engine:
             return side_by_side.train(trials, data, self.jobs, self.threads)
         resident = Resident(data, torch.device(self.device))
         if self.name == STACKED:
-            return stacked.train(trials, resident, self.size)
+            return stacked.train(trials, resident)
         return sequential.train(trials, resident)
 
     def seconds_per_image(self, trials: Sequence[Trial], data: Images) -> float:
@@ -104,7 +102,7 @@ class Engine:
         batch, device = trials[0].recipe.batch_size, torch.device(self.device)
         if self.name == STACKED:
             resident = Resident(data, device)
-            size = self.size or stacked.capacity(trials[0], resident)
+            size = stacked.capacity(trials[0], resident)
             return stacked.seconds_per_step(trials[:size], data, device) / batch
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)

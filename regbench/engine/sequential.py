@@ -18,8 +18,6 @@ from regbench.engine.step import Update
 from regbench.errors import one_line
 from regbench.sweep import Trial
 
-NAME = "sequential"
-
 
 class Training:
     """A trial's network and its update. `step` trains on one batch."""

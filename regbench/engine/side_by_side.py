@@ -29,7 +29,6 @@ from regbench.engine.resident import Resident
 from regbench.errors import one_line
 from regbench.sweep import Trial
 
-NAME = "side_by_side"
 # how a connection introduces itself
 WORKER, END = b"worker", b"end"
 

@@ -23,7 +23,6 @@ from regbench.engine.step import Update
 from regbench.errors import UserError, one_line
 from regbench.sweep import Recipe, Trial
 
-NAME = "stacked"
 # a crash loses a stack, so it is no larger than what fills the device
 LARGEST = {"cuda": 128, "cpu": 8}
 # steps before one is recorded: the first ones set up what must not be set up while recording
@@ -135,11 +134,12 @@ def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> I
     ended: set[Trial] = set()
     for recipe in dict.fromkeys(trial.recipe for trial in trials):
         members = [trial for trial in trials if trial.recipe == recipe]
+        record = recordable(members, data)
         pending = deque(_parts(members, size or capacity(members[0], data)))
         while pending:
             part = [trial for trial in pending.popleft() if trial not in ended]
             try:
-                for event in _train_stack(part, data) if part else ():
+                for event in _train_stack(part, data, record) if part else ():
                     if isinstance(event, Started) and event.trial in told:
                         continue
                     if isinstance(event, Epoch) and event.epoch <= told[event.trial]:
@@ -222,11 +222,12 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
 
 
 def recordable(trials: Sequence[Trial], data: Resident) -> bool:
-    """Tell whether the steps of such a stack are to be recorded: on a GPU, where that is seen to give the same weights.
+    """Tell whether the steps of stacks of such trials, of one recipe, are to be recorded.
 
-    A regularizer that is not packaged may do on the host what a recording would not do again.
+    They are on a GPU where that is seen to give the same weights, but not with a plug-in, which may do on the host what a
+    recording would not do again.
     """
-    packaged = all(regularizers.find(trial.regularizer).__module__.startswith("regbench.") for trial in trials)
+    packaged = not any(regularizers.is_plugin(trial.regularizer) for trial in trials)
     return data.device.type == "cuda" and packaged and faithful(trials[0].recipe, data)
 
 
@@ -280,14 +281,14 @@ def _seconds(convolution, channels, out, side, kind, batch, count, device, repet
     return float(np.median(times[1:]))
 
 
-def _train_stack(trials: Sequence[Trial], data: Resident) -> Iterator[Event]:
+def _train_stack(trials: Sequence[Trial], data: Resident, record: bool) -> Iterator[Event]:
     for trial in trials:
         yield Started(trial)
     # one regularizer's trials side by side, so that its hooks are called once for all of them
     trials = sorted(trials, key=lambda trial: (trial.regularizer, trial.scope))
     recipe, begin = trials[0].recipe, time.perf_counter()
     with precision.settings(recipe.precision, data.device):
-        training = Training(trials, data, recordable(trials, data))
+        training = Training(trials, data, record)
     open_rows = set(range(len(trials)))
     for epoch in range(1, recipe.epochs + 1):
         with precision.settings(recipe.precision, data.device):

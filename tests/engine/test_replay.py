@@ -5,10 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from regbench import regularizers
 from regbench.engine import replay, stacked
 from regbench.engine.resident import Resident
-from regbench.regularizers import Regularizer
 from regbench.sweep import Recipe, Trial
 from tests.conftest import TINY
 
@@ -69,14 +67,10 @@ def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkey
 
 
 def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
-    class Own(Regularizer):
-        name, lams = "own", (1.0,)
-
-    monkeypatch.setitem(regularizers.REGISTRY, "own", Own)
     monkeypatch.setattr(stacked, "faithful", lambda *_: True)
     resident = Resident(images, CPU)
     trials = [Trial(recipe, "l1", 1e-3, 0)]
     assert not stacked.recordable(trials, resident)
     resident.device = torch.device("cuda")
     assert stacked.recordable(trials, resident)
-    assert not stacked.recordable([*trials, dataclasses.replace(trials[0], regularizer="own")], resident)
+    assert not stacked.recordable([*trials, dataclasses.replace(trials[0], regularizer="tests.plugins:Log")], resident)
