@@ -62,6 +62,11 @@ def launch(
     for recipe in sweep.recipes:
         if model != NOTEBOOK:
             models.check(recipe.model, len(data.classes))
+            for reg in regs:
+                if regularizers.find(reg).has("hidden"):
+                    from regbench.engine import dense
+
+                    dense.check(recipe.model, len(data.classes), reg)
         check(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
         count = recipe.train_size - recipe.val_size
         if recipe.batch_size > count:

@@ -21,6 +21,9 @@ from regbench.regularizers import Regularizer
 # what these modules say decides a trial's weights, on every engine
 DECISIVE = (
     "regbench.data.split",
+    "regbench.engine.dense",
+    "regbench.engine.groups",
+    "regbench.engine.masks",
     "regbench.engine.precision",
     "regbench.engine.randomness",
     "regbench.engine.step",
@@ -114,8 +117,8 @@ def grid(
     """Return every regularizer x lam x seed; `lams` None means each regularizer's own grid.
 
     `none` comes first unless `baseline` is false and it is not in `regs`. Seeds are the outermost loop, so that a
-    sweep that is cut off holds whole comparisons over fewer seeds. Raises UserError for an unknown regularizer, or one
-    without a grid of its own where that is asked for.
+    sweep that is cut off holds whole comparisons over fewer seeds. Raises UserError for an unknown regularizer, one
+    without a grid of its own where that is asked for, or a lam that one cannot take.
     """
     names = [BASELINE, *(name for name in regs if name != BASELINE)] if baseline or BASELINE in regs else list(regs)
     cells = [
@@ -123,6 +126,8 @@ def grid(
         for name in names
         for lam in (regularizers.own_lams(name) if lams is None or name == BASELINE else lams)
     ]
+    for name, lam in cells:
+        regularizers.check_lam(name, lam)
     # `none` has no penalty for a scope to select, so its trials serve sweeps of every scope
     return Sweep(
         tuple(
@@ -134,8 +139,9 @@ def grid(
 
 
 def format_lam(lam: float) -> str:
-    """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0."""
-    return "0" if lam == 0 else np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
+    """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0.95, 0."""
+    scientific = np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
+    return min(scientific, np.format_float_positional(lam, trim="-"), key=len)
 
 
 def format_seeds(seeds: Sequence[int]) -> str:

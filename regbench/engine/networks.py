@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regbench.engine import precision
+from regbench.engine import dense, precision
 from regbench.engine.randomness import initial_model
 from regbench.engine.resident import pixels
 from regbench.engine.step import Product
@@ -42,6 +42,10 @@ class Stack:
         with precision.autocast(self.precision, self.device):
             return self._forward(pixels(images, self.dtype)).to(self.dtype)
 
+    def hide(self, act: Callable[[Tensor], Tensor]) -> None:
+        """Have every dense layer take `act` of its inputs [K, N, ...] in training."""
+        dense.attach(self.model, dense.across(act))
+
     def gradients(self, loss: Tensor) -> list[Tensor | Product]:
         """Return the gradient of a scalar by each of `parameters`."""
         return list(torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True))
@@ -57,6 +61,10 @@ class NotebookStack(Stack):
     """The notebook's CNN, K times: batched products for the dense layers, whose gradients are left as products."""
 
     DENSE = ("l1", "l2", "l3")
+    act: Callable[[Tensor], Tensor] | None = None
+
+    def hide(self, act: Callable[[Tensor], Tensor]) -> None:
+        self.act = act
 
     def _forward(self, x: Tensor) -> Tensor:
         p = self.state
@@ -64,7 +72,7 @@ class NotebookStack(Stack):
         x = self.conv(x, p["conv1.weight"], p["conv1.bias"])
         x = self.conv(x, p["conv2.weight"], p["conv2.bias"]).flatten(2)
         for layer in self.DENSE:
-            x = self._dense(layer, x)
+            x = self._dense(layer, self.act(x) if self.act and self.model.training else x)
             if layer != self.DENSE[-1]:
                 x = F.relu(x)
         return x
@@ -88,8 +96,8 @@ class NotebookStack(Stack):
     def gradients(self, loss: Tensor) -> list[Tensor | Product]:
         if not self._fuses():
             return super().gradients(loss)
-        dense = {f"{layer}.weight" for layer in self.DENSE}
-        others = {name: p for name, p in self.parameters.items() if name not in dense}
+        products = {f"{layer}.weight" for layer in self.DENSE}
+        others = {name: p for name, p in self.parameters.items() if name not in products}
         found = dict(zip(others, torch.autograd.grad(loss, list(others.values())), strict=True)) | self.products
         self.products = {}
         return [found[name] for name in self.parameters]

@@ -1,6 +1,6 @@
 """What a seed decides: initial weights and batch order, the same on every engine and device; a model's own noise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 from regbench import models
 
 # separate streams, so that a change in how much one of them draws leaves the other as it was
-ORDER, NOISE = 1, 2
+ORDER, NOISE, HIDDEN, PRUNING = 1, 2, 3, 4
 
 
 def initial_model(spec: str, num_classes: int, seed: int) -> nn.Module:
@@ -30,5 +30,19 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarr
 def noise(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Seed torch's random state for one epoch of one trial (dropout and the like) and put it back afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(_state(seed, NOISE, epoch))
         yield
+
+
+def generators(seeds: Sequence[int], stream: int, epoch: int, device: torch.device) -> list[torch.Generator]:
+    """Return a generator for each trial's random numbers of one kind (HIDDEN, PRUNING) in one epoch."""
+    return [torch.Generator(device).manual_seed(_state(seed, stream, epoch)) for seed in seeds]
+
+
+def uniform(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Return random numbers in [0, 1) float32 [K, ...], each row from its own generator."""
+    return torch.stack([torch.rand(shape[1:], generator=one, device=one.device) for one in generators])
+
+
+def _state(seed: int, stream: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, stream, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from regbench import metrics
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import precision, pruning
+from regbench.engine import dense, precision, pruning
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model, noise
 from regbench.engine.resident import Resident, pixels
@@ -28,6 +28,8 @@ class Training:
         self.model = initial_model(trial.recipe.model, num_classes, trial.seed).to(device, self.dtype).train()
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.update = Update([p.detach()[None] for p in self.parameters.values()], [trial])
+        if self.update.hides:
+            dense.attach(self.model, lambda h: self.update.hide(h[None])[0])
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [N, C] of images uint8 [N, 3, 32, 32]."""
@@ -41,11 +43,17 @@ class Training:
         """
         logits = self.logits(images)
         loss = F.cross_entropy(logits, labels)
-        gradients = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
+        added = self.update.added_loss(logits[None], labels[None])
+        objective = loss if added is None else loss + added[0]
+        gradients = torch.autograd.grad(objective, list(self.parameters.values()), materialize_grads=True)
         (penalty,) = self.update([gradient[None] for gradient in gradients])
+        self.check()
+        return loss.detach(), logits.detach(), penalty if added is None else penalty + added.detach()[0]
+
+    def check(self) -> None:
+        """Raise RuntimeError if the regularizer has raised."""
         if self.update.failed:
             raise RuntimeError(self.update.failed[0].reason)
-        return loss.detach(), logits.detach(), penalty
 
     def predict(self, images: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits [N, C] of `images` (or of those at `positions`) in evaluation mode, a batch at a time."""
@@ -130,6 +138,7 @@ def train_epoch(training: Training, epoch: int, data: Resident, train_part: torc
     start = time.perf_counter()
     trial = training.trial
     training.model.train()
+    training.update.begin(epoch)
     # sums stay on the device and are read once: waiting for it at each step would idle a GPU
     loss_sum, penalty_sum = (torch.zeros((), dtype=torch.float64, device=data.device) for _ in range(2))
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
@@ -141,6 +150,8 @@ def train_epoch(training: Training, epoch: int, data: Resident, train_part: torc
             loss_sum += loss.double() * len(positions)
             penalty_sum += penalty.double() * len(positions)
             correct += (logits.argmax(1) == labels).sum()
+    training.update.end(epoch)
+    training.check()
     loss, penalty = loss_sum.item() / len(train_part), penalty_sum.item() / len(train_part)
     return {
         "train/loss": loss,

@@ -43,6 +43,8 @@ class Training:
         self.stack = networks.build(trials, data.num_classes, data.device)
         self.stack.conv = networks.CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
         self.update = Update([p.detach() for p in self.stack.parameters.values()], trials)
+        if self.update.hides:
+            self.stack.hide(self.update.hide)
         parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
         self.train_part, self.val_part = (data.index(np.stack(part)) for part in zip(*parts, strict=True))
         # of losses, penalties and correct answers, kept on the device: waiting for it at each step would idle a GPU
@@ -56,8 +58,9 @@ class Training:
         """
         logits = self.stack.logits(images, training=True)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-        penalties = self.update(self.stack.gradients(losses.sum()))
-        return losses.detach(), logits.detach(), penalties
+        added = self.update.added_loss(logits, labels)
+        penalties = self.update(self.stack.gradients((losses if added is None else losses + added).sum()))
+        return losses.detach(), logits.detach(), penalties if added is None else penalties + added.detach()
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train for an epoch; return each trial's metrics. The device is waited for once, at the end."""
@@ -66,8 +69,10 @@ class Training:
         orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
         order = self.train_part.gather(1, self.data.index(np.stack(orders)))
         self.sums.zero_()
+        self.update.begin(epoch)
         for chosen in order.split(size, dim=1):
             self.advance(chosen)
+        self.update.end(epoch)
         means = (self.sums / count).T.tolist()
         seconds = (time.perf_counter() - start) / len(self.trials)
         return [
@@ -225,10 +230,14 @@ def recordable(trials: Sequence[Trial], data: Resident) -> bool:
     """Tell whether the steps of stacks of such trials, of one recipe, are to be recorded.
 
     They are on a GPU where that is seen to give the same weights, but not with a plug-in, which may do on the host what a
-    recording would not do again.
+    recording would not do again, nor with random numbers, which it would repeat.
     """
-    packaged = not any(regularizers.is_plugin(trial.regularizer) for trial in trials)
-    return data.device.type == "cuda" and packaged and faithful(trials[0].recipe, data)
+    if data.device.type != "cuda":
+        return False
+    names = {trial.regularizer for trial in trials}
+    if any(regularizers.is_plugin(name) or regularizers.find(name).has("hidden") for name in names):
+        return False
+    return faithful(trials[0].recipe, data)
 
 
 def faithful(recipe: Recipe, data: Resident) -> bool:

@@ -5,15 +5,13 @@ Weights, gradients and momentum have a leading axis of K trials; an engine that 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from regbench import regularizers
-from regbench.errors import one_line
-from regbench.regularizers import Regularizer
+from regbench.engine import groups, randomness
+from regbench.engine.groups import Group
+from regbench.engine.masks import Mask
 from regbench.sweep import Trial
 
 # weights that a CPU takes at once: they, their gradient and their momentum stay in its cache between the operations
@@ -28,36 +26,14 @@ class Product:
     right: Tensor
 
 
-@dataclass
-class Group:
-    """Neighbouring trials of one regularizer; `reason` is filled when a hook raises, and the hooks are not called again.
-
-    lam is [k].
-    """
-
-    rows: slice
-    regularizer: Regularizer
-    lam: Tensor
-    scope: str
-    reason: str = ""
-
-    @cached_property
-    def idle(self) -> bool:
-        """A lam of 0 is no regularization, whatever the method would do at 0."""
-        return not self.lam.any().item()
-
-    def covers(self, weight: Tensor) -> bool:
-        """Tell whether the group's regularizer acts on this weight [K, ...]."""
-        return not self.idle and (self.scope == "all" or weight.ndim > 2)
-
-
 @dataclass(frozen=True)
 class Term:
-    """A group's part in a piece: its rows there, lam as [k, 1, ...]."""
+    """A group's part in a piece: its rows there, lam as [k, 1, ...], and which of the weights are kept, if it prunes."""
 
     group: Group
     rows: slice
     lam: Tensor
+    kept: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +45,7 @@ class Piece:
 
 
 class Update:
-    """The momentum of K trials' weights and the regularizers that act on them.
+    """The momentum of K trials' weights and the regularizers that act on them, and on what their networks compute.
 
     `weights` are [K, ...] each and changed in place; `trials` are K of one recipe. A trial's `scope` "weights" means
     tensors with ndim >= 2, "all" every one.
@@ -79,15 +55,53 @@ class Update:
         recipe = trials[0].recipe
         self.weights = list(weights)
         self.momenta = [torch.zeros_like(w) for w in weights]
-        self.lr, self.momentum = recipe.lr, recipe.momentum
+        self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
         self.tau = recipe.lr / (1 - recipe.momentum)
-        self.groups = list(_groups(trials, weights[0]))
-        self.pieces = [list(self._pieces(w)) for w in weights]
+        self.groups = list(groups.of(trials, weights[0]))
+        self.masks = {
+            number: Mask(group, self.weights) for number, group in enumerate(self.groups) if group.acts("share")
+        }
+        self.pieces = [list(self._pieces(place)) for place in range(len(self.weights))]
 
     @property
     def failed(self) -> list[Group]:
         """The groups whose regularizer raised."""
         return [group for group in self.groups if group.reason]
+
+    @property
+    def hides(self) -> bool:
+        """Tell whether a regularizer changes the inputs of dense layers."""
+        return any(group.acts("hidden") for group in self.groups)
+
+    def begin(self, epoch: int) -> None:
+        """Seed the random numbers of an epoch: those of a trial depend on its seed and the epoch alone."""
+        for group in self.groups:
+            if group.acts("hidden"):
+                group.generators = randomness.generators(group.seeds, randomness.HIDDEN, epoch, self.weights[0].device)
+
+    def hide(self, h: Tensor) -> Tensor:
+        """Return what the dense layers of K networks get in training instead of their input h [K, N, ...]."""
+        parts = []
+        for group in self.groups:
+            part = h[group.rows]
+            if group.acts("hidden"):
+                uniform = randomness.uniform(part.shape, group.generators)
+                found = group.call(group.regularizer.hidden, part, group.column(part), uniform)
+                part = part if found is None else found.to(h.dtype)
+            parts.append(part)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def added_loss(self, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Return what [K] is added to the cross-entropies of logits [K, N, C] and labels [K, N]; None for nothing."""
+        if not any(group.acts("add_loss") for group in self.groups):
+            return None
+        parts = []
+        for group in self.groups:
+            part, value = logits[group.rows], None
+            if group.acts("add_loss"):
+                value = group.call(group.regularizer.add_loss, part, labels[group.rows], group.column(part))
+            parts.append(torch.as_tensor(0.0 if value is None else value).to(part).expand(len(part)))
+        return torch.cat(parts)
 
     def __call__(self, gradients: Sequence[Tensor | Product]) -> Tensor:
         """Move the weights along their gradients (which are overwritten); return the penalties [K] before the step."""
@@ -106,61 +120,48 @@ class Update:
                         self._regularize(term, w, g, penalties[piece.index[0]])
                     if g is not m:
                         m.mul_(self.momentum).add_(g)
+                    for term in piece.terms:
+                        if term.kept is not None:  # the weight is 0 already, and stays so without momentum
+                            m[term.rows].mul_(term.kept)
                     w.add_(m, alpha=-self.lr)
                     for term in piece.terms:
-                        self._call(term, term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
+                        term.group.call(term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
         return penalties
 
+    def end(self, epoch: int) -> None:
+        """Zero the weights that a regularizer prunes after this epoch, and their momentum."""
+        with torch.no_grad():
+            for mask in self.masks.values():
+                mask.prune(self.weights, self.momenta, epoch, self.epochs)
+
     def _regularize(self, term: Term, w: Tensor, g: Tensor, penalties: Tensor) -> None:
-        regularizer, rows = term.group.regularizer, term.rows
-        value = self._call(term, regularizer.value, w[rows], term.lam)
+        group, rows = term.group, term.rows
+        value = group.call(group.regularizer.value, w[rows], term.lam)
         if value is not None:
             penalties[rows] += value
-        self._call(term, regularizer.add_grad, w[rows], g[rows], term.lam)
+        group.call(group.regularizer.add_grad, w[rows], g[rows], term.lam)
 
-    def _call(self, term: Term, hook, *args: object):
-        """Call a regularizer's hook; what it raises fails its own trials and leaves the others alone."""
-        if term.group.reason:
-            return None
-        try:
-            return hook(*args)
-        except torch.OutOfMemoryError:  # of the stack, not of this regularizer
-            raise
-        except Exception as error:
-            term.group.reason = f"{type(error).__name__}: {one_line(error)}"
-            return None
-
-    def _pieces(self, weight: Tensor) -> Iterator[Piece]:
+    def _pieces(self, place: int) -> Iterator[Piece]:
         """Split a weight so that no regularizer notices: a CPU takes rows of it one after the other, a GPU all at once.
 
         A regularizer that is not elementwise gets the whole tensor.
         """
+        weight = self.weights[place]
+        covering = [(number, group) for number, group in enumerate(self.groups) if group.covers(weight)]
+        kept = {number: self.masks[number].kept[place] for number, _ in covering if number in self.masks}
         if weight.device.type != "cpu":
-            terms = [
-                Term(group, group.rows, _column(group.lam, weight)) for group in self.groups if group.covers(weight)
-            ]
+            terms = [Term(group, group.rows, group.column(weight), kept.get(number)) for number, group in covering]
             yield Piece((slice(None),), tuple(terms))
             return
-        for group in self.groups:
-            covered = group.covers(weight)
+        covered = dict(covering)
+        for number, group in enumerate(self.groups):
             count = group.rows.stop - group.rows.start
-            terms = (Term(group, slice(None), _column(group.lam, weight)),) if covered else ()
-            if weight.ndim < 2 or (covered and not group.regularizer.elementwise):
-                yield Piece((group.rows,), terms)
-                continue
-            step = max(1, CHUNK // max(1, count * weight[0, :1].numel()))
-            for first in range(0, weight.shape[1], step):
-                yield Piece((group.rows, slice(first, first + step)), terms)
-
-
-def _groups(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
-    first = 0
-    for (name, scope), members in groupby(trials, key=lambda trial: (trial.regularizer, trial.scope)):
-        lams = [trial.lam for trial in members]
-        lam = torch.tensor(lams, dtype=like.dtype, device=like.device)
-        yield Group(slice(first, first + len(lams)), regularizers.find(name)(), lam, scope)
-        first += len(lams)
-
-
-def _column(lam: Tensor, weight: Tensor) -> Tensor:
-    return lam.view(-1, *(1,) * (weight.ndim - 1))
+            whole = weight.ndim < 2 or (number in covered and not group.regularizer.elementwise)
+            step = weight[0].numel() if whole else max(1, CHUNK // max(1, count * weight[0, :1].numel()))
+            for first in range(0, 1 if whole else weight.shape[1], step):
+                part = () if whole else (slice(first, first + step),)
+                terms = ()
+                if number in covered:
+                    here = kept[number][(slice(None), *part)] if number in kept else None
+                    terms = (Term(group, slice(None), group.column(weight), here),)
+                yield Piece((group.rows, *part), terms)

@@ -2,22 +2,31 @@
 
 from regbench.regularizers.after_step import DecoupledWeightDecay, ElasticNet, GroupLasso, L1Prox, MaxNorm
 from regbench.regularizers.base import Regularizer
-from regbench.regularizers.gradient import L1, L2, Unregularized, WeightDecay
-from regbench.regularizers.registry import REGISTRY, accepted, find, is_plugin, own_lams
+from regbench.regularizers.gradient import L1, L2, HoyerSquare, Unregularized, WeightDecay
+from regbench.regularizers.network import Dropout, LabelSmoothing
+from regbench.regularizers.pruning import IterativeMagnitude, OneShot, RandomPruning
+from regbench.regularizers.registry import REGISTRY, accepted, check_lam, find, is_plugin, own_lams
 
 __all__ = [
     "L1",
     "L2",
     "REGISTRY",
     "DecoupledWeightDecay",
+    "Dropout",
     "ElasticNet",
     "GroupLasso",
+    "HoyerSquare",
+    "IterativeMagnitude",
     "L1Prox",
+    "LabelSmoothing",
     "MaxNorm",
+    "OneShot",
+    "RandomPruning",
     "Regularizer",
     "Unregularized",
     "WeightDecay",
     "accepted",
+    "check_lam",
     "find",
     "is_plugin",
     "own_lams",

@@ -1,12 +1,14 @@
-"""What a regularizer is: hooks on the gradients and weights of a training step.
+"""What a regularizer is: hooks on the gradients and weights of a training step, and on what the network computes.
 
-A parameter comes with a leading model axis, p [K, ...]; `lam` is broadcast to it, [K, 1, ...]. Every hook works in
-place and must leave a row whose lam is 0 bitwise as it was. `tau` is the effective step lr / (1 - momentum): what is
-done after a heavy-ball step is not amplified by momentum, so it takes tau where a gradient takes lr.
+Everything comes with a leading model axis, p [K, ...]; `lam` is broadcast to the first argument, [K, 1, ...], and is [K]
+where there is no other. A row whose lam is 0 must come out bitwise as it was. `tau` is the effective step
+lr / (1 - momentum): what is done after a heavy-ball step is not amplified by momentum, so it takes tau where a gradient
+takes lr. Random numbers are given, never drawn, so that a seed means the same in a stack of any size.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a plan needs only names and grids
@@ -18,8 +20,15 @@ class Regularizer:
 
     name: ClassVar[str]
     lams: ClassVar[tuple[float, ...]]
-    # each weight is treated by itself, so that the hooks may be called with any part of p
+    # every lam must be less: 1 for shares and probabilities
+    below: ClassVar[float] = math.inf
+    # each weight is treated by itself, so that add_grad, after_step and value may be called with any part of p
     elementwise: ClassVar[bool] = False
+
+    @classmethod
+    def has(cls, hook: str) -> bool:
+        """Tell whether the class has a hook of this name of its own."""
+        return getattr(cls, hook) is not getattr(Regularizer, hook)
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         """Add the penalty's gradient at p [K, ...] to g [K, ...], in place, before the optimizer's step."""
@@ -30,3 +39,25 @@ class Regularizer:
     def value(self, p: Tensor, lam: Tensor) -> Tensor | float:
         """Return the penalty [K] that the method adds to the loss, for logging; 0 if it is not written as one."""
         return 0.0
+
+    def add_loss(self, logits: Tensor, labels: Tensor, lam: Tensor) -> Tensor | float:
+        """Return what [K] is added to the mean cross-entropy of logits [K, N, C] and labels [K, N]; differentiated."""
+        return 0.0
+
+    def hidden(self, h: Tensor, lam: Tensor, uniform: Tensor) -> Tensor:
+        """Return what a dense layer gets in training instead of its input h [K, N, ...]; differentiated.
+
+        `uniform` are random numbers in [0, 1), as many as h.
+        """
+        return h
+
+    def share(self, lam: Tensor, done: float) -> Tensor | float:
+        """Return the share [K] of the weights in scope that is zero for good once `done` of the epochs are over, <= 1."""
+        return 0.0
+
+    def score(self, p: Tensor, uniform: Tensor) -> Tensor:
+        """Return the importance of each weight p [K, ...]: those with the least of all layers together are zeroed first.
+
+        `uniform` are random numbers in [0, 1), as many as p.
+        """
+        return p.abs()

@@ -1,4 +1,4 @@
-"""Regularizers that act through the gradient, as a penalty in the loss would: l1, l2, weight_decay; and none."""
+"""Regularizers that act through the gradient, as a penalty in the loss would; and none."""
 
 from __future__ import annotations
 
@@ -66,3 +66,29 @@ class WeightDecay(Regularizer):
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         # multiplied and added in one rounding, as torch.optim.SGD does: bitwise its trajectory
         g.addcmul_(p, lam)
+
+
+class HoyerSquare(Regularizer):
+    """Penalty lam * sum over layers of (sum |w|)^2 / sum w^2, which a layer's scale does not change.
+
+    Its gradient 2 * lam * r * sign(w) * (1 - r * |w|), r = sum |w| / sum w^2, pulls what is below 1 / r to zero and
+    pushes up what is above; a layer of zeros is left alone. There are no exact zeros: published results prune and
+    fine-tune afterwards. Source: Yang, Wen and Li, DeepHoyer, ICLR 2020.
+    """
+
+    name = "hoyer_square"
+    lams = (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
+
+    def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
+        ratio, _ = self._ratio(p)
+        ratio = ratio.view(lam.shape)
+        g.addcmul_(p.sign() * (1 - ratio * p.abs()), 2 * lam * ratio)
+
+    def value(self, p: Tensor, lam: Tensor) -> Tensor:
+        ratio, total = self._ratio(p)
+        return lam.flatten() * ratio * total
+
+    def _ratio(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum |w| / sum w^2, 0 for a row of zeros, and sum |w|, each [K]."""
+        total, squares = p.abs().flatten(1).sum(1), p.square().flatten(1).sum(1)
+        return (total / squares).where(squares != 0, 0.0), total

@@ -8,7 +8,9 @@ from regbench import importing
 from regbench.errors import UserError, one_line
 from regbench.regularizers.after_step import DecoupledWeightDecay, ElasticNet, GroupLasso, L1Prox, MaxNorm
 from regbench.regularizers.base import Regularizer
-from regbench.regularizers.gradient import L1, L2, Unregularized, WeightDecay
+from regbench.regularizers.gradient import L1, L2, HoyerSquare, Unregularized, WeightDecay
+from regbench.regularizers.network import Dropout, LabelSmoothing
+from regbench.regularizers.pruning import IterativeMagnitude, OneShot, RandomPruning
 
 REGISTRY: dict[str, type[Regularizer]] = {
     cls.name: cls
@@ -22,6 +24,12 @@ REGISTRY: dict[str, type[Regularizer]] = {
         ElasticNet,
         GroupLasso,
         MaxNorm,
+        HoyerSquare,
+        OneShot,
+        RandomPruning,
+        IterativeMagnitude,
+        Dropout,
+        LabelSmoothing,
     )
 }
 
@@ -68,6 +76,13 @@ def own_lams(name: str) -> tuple[float, ...]:
             f"reg={name!r} has lams={lams!r}; accepted: a tuple of different finite numbers above 0, as in (1e-4, 1e-3)"
         )
     return grid
+
+
+def check_lam(name: str, lam: float) -> None:
+    """Raise UserError if the regularizer called `name` cannot take this lam; or as `find` does."""
+    cls = find(name)
+    if lam >= cls.below:
+        raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
 
 
 def accepted() -> str:
