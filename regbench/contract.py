@@ -15,9 +15,18 @@ from regbench import regularizers
 from regbench.errors import UserError, one_line
 from regbench.regularizers import Regularizer
 
-HOOKS = {"add_grad": ("p", "g", "lam"), "after_step": ("p", "lam", "tau"), "value": ("p", "lam")}
+HOOKS = {
+    "add_grad": ("p", "g", "lam"),
+    "after_step": ("p", "lam", "tau"),
+    "value": ("p", "lam"),
+    "add_loss": ("logits", "labels", "lam"),
+    "hidden": ("h", "lam", "uniform"),
+    "share": ("lam", "done"),
+    "score": ("p", "uniform"),
+}
 SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3, 7)}
 TAU = 0.1
+DONE = 1.0
 LAM = 1e-3  # of a class that has no grid
 
 Rule = Callable[[type[Regularizer]], str]
@@ -63,14 +72,14 @@ def runs(cls: type[Regularizer]) -> str:
     for what, p, g, lam in _cases(cls):
         for kind in (torch.float32, torch.float64):
             try:
-                _called(cls(), p.to(kind), g.to(kind), lam.to(kind))
+                _results(cls(), p.to(kind), g.to(kind), lam.to(kind))
             except Exception as error:
                 return f"on {what} in {kind}: {type(error).__name__}: {one_line(error)}"
     return ""
 
 
 def acts_in_place(cls: type[Regularizer]) -> str:
-    """add_grad changes g, after_step changes p, in place; they return nothing and change nothing else."""
+    """add_grad changes g, after_step changes p, in place; they return nothing, and no hook changes anything else."""
     acted = False
     for what, p, g, lam in _cases(cls):
         method, old_p, old_g, old_lam = cls(), p.clone(), g.clone(), lam.clone()
@@ -80,13 +89,19 @@ def acts_in_place(cls: type[Regularizer]) -> str:
             return f"add_grad changes p on {what}"
         moved = p.clone()
         method.after_step(moved, lam, TAU)
+        given = _network(p)
+        kept = [x.clone() for x in given]
+        loss, hidden, share, _ = _network_hooks(method, given, p, lam)
         acted |= not lam.any() or not torch.equal(g, old_g) or not torch.equal(moved, p)
+        acted |= bool(loss.any()) or not torch.equal(hidden, given[0]) or bool(share.any())
         method.value(p, lam)
         if not torch.equal(p, old_p):
-            return f"value changes p on {what}"
+            return f"value or score changes p on {what}"
+        if not all(torch.equal(x, old) for x, old in zip(given, kept, strict=True)):
+            return f"hidden or add_loss changes what it is given on {what}"
         if not torch.equal(lam, old_lam):
             return f"lam is changed on {what}"
-    return "" if acted else "neither add_grad nor after_step changes anything (names misspelt, or not in place?)"
+    return "" if acted else "no hook changes anything (names misspelt, or not in place?)"
 
 
 def adds(cls: type[Regularizer]) -> str:
@@ -102,18 +117,56 @@ def adds(cls: type[Regularizer]) -> str:
 
 
 def has_shapes(cls: type[Regularizer]) -> str:
-    """value returns the penalty of each trial, [K], or a plain number; shapes stay as they are."""
+    """value, add_loss and share return a number for each trial, [K], or a plain one; other shapes stay as they are."""
     for what, p, g, lam in _cases(cls):
         for rows in (slice(None), slice(1)):
-            here, slope = p[rows].clone(), g[rows].clone()
-            shape = here.shape
-            value = _called(cls(), here, slope, lam[rows])
-            if not isinstance(value, Tensor | int | float):
-                return f"value returns {type(value).__name__} on {what}"
-            if isinstance(value, Tensor) and value.shape != shape[:1]:
-                return f"value returns shape {list(value.shape)} on {what} {list(shape)}, expected {list(shape[:1])}"
+            here, slope, method = p[rows].clone(), g[rows].clone(), cls()
+            shape, some, (h, logits, labels, uniform, chance) = here.shape, lam[rows], _network(here)
+            numbers = {
+                "value": method.value(here, some),
+                "add_loss": method.add_loss(logits, labels, _column(some, logits)),
+                "share": method.share(some.flatten(), DONE),
+            }
+            _called(method, here, slope, some)
+            for hook, found in numbers.items():
+                if not isinstance(found, Tensor | int | float):
+                    return f"{hook} returns {type(found).__name__} on {what}"
+                if isinstance(found, Tensor) and found.shape != shape[:1]:
+                    return (
+                        f"{hook} returns shape {list(found.shape)} on {what} {list(shape)}, expected {list(shape[:1])}"
+                    )
+            if not 0 <= torch.as_tensor(numbers["share"]).min() <= torch.as_tensor(numbers["share"]).max() <= 1:
+                return f"share is {numbers['share']}, accepted: 0 to 1"
             if here.shape != shape or slope.shape != shape:
                 return f"p or g has another shape afterwards on {what}"
+            for hook, found, like in (
+                ("hidden", method.hidden(h, _column(some, h), uniform), h),
+                ("score", method.score(here, chance), here),
+            ):
+                if not isinstance(found, Tensor) or found.shape != like.shape:
+                    shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                    return f"{hook} returns {shown} for {list(like.shape)}"
+    return ""
+
+
+def is_differentiable(cls: type[Regularizer]) -> str:
+    """What add_loss and hidden return can be differentiated."""
+    for what, p, _, lam in _cases(cls):
+        h, logits, labels, uniform, _ = _network(p)
+        with torch.enable_grad():
+            h, logits = h.requires_grad_(), logits.requires_grad_()
+            results = {
+                "add_loss": (logits, cls().add_loss(logits, labels, _column(lam, logits))),
+                "hidden": (h, cls().hidden(h, _column(lam, h), uniform)),
+            }
+            for hook, (x, found) in results.items():
+                if not cls.has(hook):
+                    continue
+                if not (isinstance(found, Tensor) and found.requires_grad):
+                    return f"{hook} on {what} is cut off from its input (a detach, an item, or a change in place?)"
+                (slope,) = torch.autograd.grad(found.sum(), x)
+                if not slope.isfinite().all():
+                    return f"the gradient of {hook} has {slope[~slope.isfinite()][0].item():g} on {what}"
     return ""
 
 
@@ -125,14 +178,13 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
         for filled in ("", " of zeros"):
             if filled:
                 p[1] = 0
-            moved, slope = p.clone(), g.clone()
-            value = _called(cls(), moved, slope, lam)
-            if not torch.equal(slope[1], g[1]):
-                return f"g is changed on {what}{filled}"
-            if not torch.equal(moved[1], p[1]):
-                return f"p is changed on {what}{filled}"
-            if isinstance(value, Tensor) and value[1] != 0:
-                return f"the value is {value[1].item():g} on {what}{filled}"
+            found, given = _results(cls(), p, g, lam), {"p": p, "g": g, "hidden": _network(p)[0]}
+            for name, before in given.items():
+                if not torch.equal(found[name][1], before[1]):
+                    return f"{name} is changed on {what}{filled}"
+            for name in ("value", "loss", "share"):
+                if found[name][1] != 0:
+                    return f"the {name} is {found[name][1].item():g} on {what}{filled}"
     return ""
 
 
@@ -145,8 +197,8 @@ def keeps_rows_apart(cls: type[Regularizer]) -> str:
             other_p, other_g = p.clone(), g.clone()
             other_p[1] = other_g[1] = filled
             after = _results(cls(), other_p, other_g, other_lam)
-            for name, first, second in zip(("p", "g", "value"), before, after, strict=True):
-                if not torch.equal(first[[0, 2]], second[[0, 2]]):
+            for name, first in before.items():
+                if not torch.equal(first[[0, 2]], after[name][[0, 2]]):
                     return f"{name} of the other rows changes with a row of {filled:g} on {what}"
     return ""
 
@@ -158,8 +210,8 @@ def is_same_alone(cls: type[Regularizer]) -> str:
         for row in range(len(p)):
             one = slice(row, row + 1)
             alone = _results(cls(), p[one], g[one], lam[one])
-            for name, first, second in zip(("p", "g", "value"), together, alone, strict=True):
-                if not torch.allclose(first[one], second, rtol=1e-5, atol=1e-6 * _size(first), equal_nan=True):
+            for name, first in together.items():
+                if not torch.allclose(first[one], alone[name], rtol=1e-5, atol=1e-6 * _size(first), equal_nan=True):
                     return f"{name} differs on {what}"
     return ""
 
@@ -167,7 +219,7 @@ def is_same_alone(cls: type[Regularizer]) -> str:
 def is_finite_at_zero(cls: type[Regularizer]) -> str:
     """Weights that are all zero give finite results."""
     for what, p, g, lam in _cases(cls):
-        for name, found in zip(("p", "g", "value"), _results(cls(), 0 * p, 0 * g, lam), strict=True):
+        for name, found in _results(cls(), 0 * p, 0 * g, lam).items():
             if not found.isfinite().all():
                 return f"{name} has {found[~found.isfinite()][0].item():g} on {what}"
     return ""
@@ -177,9 +229,9 @@ def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
     for what, p, g, lam in _cases(cls):
         method = cls()
-        first, second, fresh = (_results(m, p, g, lam) for m in (method, method, cls()))
-        for name, *found in zip(("p", "g", "value"), first, second, fresh, strict=True):
-            if not all(torch.equal(a, b) for a, b in pairwise(found)):
+        calls = [_results(m, p, g, lam) for m in (method, method, cls())]
+        for name in calls[0]:
+            if not all(torch.equal(a[name], b[name]) for a, b in pairwise(calls)):
                 return f"{name} differs from call to call on {what}; hooks must not draw random numbers or keep a state"
     return ""
 
@@ -189,10 +241,9 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
     if not cls.elementwise:
         return ""
     for what, p, g, lam in _cases(cls):
-        for name, whole, part in zip(
-            ("p", "g"), _results(cls(), p, g, lam), _results(cls(), p[:, :2], g[:, :2], lam), strict=False
-        ):
-            if not torch.allclose(whole[:, :2], part, rtol=1e-5, atol=1e-6 * _size(whole)):
+        whole, part = (_results(cls(), p[:, rows], g[:, rows], lam) for rows in (slice(None), slice(2)))
+        for name in ("p", "g"):
+            if not torch.allclose(whole[name][:, :2], part[name], rtol=1e-5, atol=1e-6 * _size(whole[name])):
                 return f"{name} of the first two rows differs on {what}; leave elementwise out"
     return ""
 
@@ -204,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     acts_in_place,
     adds,
     has_shapes,
+    is_differentiable,
     leaves_lam_zero,
     keeps_rows_apart,
     is_same_alone,
@@ -231,11 +283,39 @@ def _called(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> Tensor | 
     return value
 
 
-def _results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return p, g and value [K] of a step on copies."""
+def _network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return inputs of a dense layer [K, N, F], logits [K, N, C], labels [K, N], random numbers for the inputs and for p.
+
+    The first two are made of what is in p. The random numbers are the same for each row, so that rows can be compared.
+    """
+    h = p[:, None].clone() if p.ndim < 3 else p.clone()
+    logits = h.flatten(2)
+    labels = torch.arange(logits.shape[1]).expand(len(p), -1) % logits.shape[2]
+    generator = torch.Generator().manual_seed(1)
+    uniform, chance = (torch.rand(x.shape[1:], generator=generator).expand(x.shape) for x in (h, p))
+    return h, logits, labels, uniform, chance
+
+
+def _network_hooks(method: Regularizer, given: tuple[Tensor, ...], p: Tensor, lam: Tensor) -> list[Tensor]:
+    """Return the added loss [K], the hidden inputs, the share [K] and the scores."""
+    h, logits, labels, uniform, chance = given
+    loss = method.add_loss(logits, labels, _column(lam, logits))
+    share = method.share(lam.flatten(), DONE)
+    numbers = [torch.as_tensor(x, dtype=p.dtype).expand(len(p)) for x in (loss, share)]
+    return [numbers[0], method.hidden(h, _column(lam, h), uniform), numbers[1], method.score(p, chance)]
+
+
+def _column(lam: Tensor, like: Tensor) -> Tensor:
+    return lam.view(-1, *(1,) * (like.ndim - 1))
+
+
+def _results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> dict[str, Tensor]:
+    """Return what a step makes of copies: p, g, value [K], and what the other hooks give."""
     p, g = p.clone(), g.clone()
+    loss, hidden, share, score = _network_hooks(method, _network(p), p, lam)
     value = _called(method, p, g, lam.clone())
-    return p, g, torch.as_tensor(value, dtype=p.dtype).expand(len(p))
+    value = torch.as_tensor(value, dtype=p.dtype).expand(len(p))
+    return {"p": p, "g": g, "value": value, "loss": loss, "hidden": hidden, "share": share, "score": score}
 
 
 def _size(x: Tensor) -> float:

@@ -127,5 +127,52 @@ class SaysElementwise(Regularizer):
         g.add_(lam * p / p.flatten(1).norm(dim=1).view(lam.shape).clamp(min=1e-9))
 
 
+class OneLoss(Regularizer):
+    def add_loss(self, logits, labels, lam):
+        return (lam * logits.square()).mean()
+
+
+class MixesLogits(Regularizer):
+    """Its loss depends on all trials of the stack."""
+
+    def add_loss(self, logits, labels, lam):
+        return lam.flatten() * logits.square().mean()
+
+
+class SmoothsAtZero(Regularizer):
+    def add_loss(self, logits, labels, lam):
+        return logits.square().mean((1, 2))
+
+
+class TooMany(Regularizer):
+    def share(self, lam, done):
+        return 1.5
+
+
+class PrunesAtZero(Regularizer):
+    def share(self, lam, done):
+        return 0.5
+
+
+class OtherShape(Regularizer):
+    def hidden(self, h, lam, uniform):
+        return h.sum(-1)
+
+
+class ChangesHidden(Regularizer):
+    def hidden(self, h, lam, uniform):
+        return h.mul_(1 - lam)
+
+
+class CutOff(Regularizer):
+    def hidden(self, h, lam, uniform):
+        return h.detach() * (1 - lam)
+
+
+class DropsAtZero(Regularizer):
+    def hidden(self, h, lam, uniform):
+        return h * (uniform > 0.5)
+
+
 def not_a_class():
     """Found by import path, but no regularizer."""

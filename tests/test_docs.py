@@ -7,7 +7,7 @@ import tomllib
 import pytest
 import torch
 
-from regbench import __main__, cli, regularizers
+from regbench import __main__, cli, contract, regularizers
 from regbench.regularizers.registry import GROUP
 from tests.conftest import PROJECT
 
@@ -20,10 +20,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(elsewhere, monkeypatch):
-    """The reader's folder with the page's file in it."""
-    (code,) = blocks("python")
-    (name,) = re.findall(r"put this into `(\w+\.py)`", PAGE)
-    (elsewhere / name).write_text(code)
+    """The reader's folder with the page's files in it."""
+    names = re.findall(r"put this into `(\w+\.py)`", PAGE, re.IGNORECASE)
+    for name, code in zip(names, blocks("python"), strict=True):
+        (elsewhere / name).write_text(code)
     monkeypatch.syspath_prepend(elsewhere)
     return elsewhere
 
@@ -36,6 +36,11 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
     told = capsys.readouterr().out
     assert stop.value.code == 0, told
     assert "broken" not in told
+
+
+@pytest.mark.parametrize("name", ["others:Shake", "others:EvenPruning"])
+def test_the_pages_other_classes_keep_every_rule(folder, name):
+    assert not [rule for rule, broken in contract.check(regularizers.find(name)) if broken]
 
 
 def test_the_pages_gradient_is_that_of_its_value(folder):

@@ -115,7 +115,9 @@ def test_nothing_that_a_plan_needs_imports_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize(("lam", "text"), [(1e-4, "1e-4"), (3.5e-5, "3.5e-5"), (2.0, "2"), (0.25, "2.5e-1")])
+@pytest.mark.parametrize(
+    ("lam", "text"), [(1e-4, "1e-4"), (3.5e-5, "3.5e-5"), (2.0, "2"), (0.25, "0.25"), (0.1, "0.1"), (0.01, "1e-2")]
+)
 def test_lams_are_written_short(lam, text):
     assert format_lam(lam) == text
 

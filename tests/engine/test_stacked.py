@@ -28,6 +28,12 @@ STRENGTHS = {
     "elastic_net": 1e-3,
     "group_lasso": 1e-4,
     "max_norm": 3.0,
+    "hoyer_square": 1e-5,
+    "one_shot": 0.8,
+    "random_pruning": 0.8,
+    "imp": 0.8,
+    "dropout": 0.5,
+    "label_smoothing": 0.2,
 }
 
 

@@ -1,0 +1,73 @@
+"""Dropout: the same zeros in every engine, none in evaluation, and none for the neighbours."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from regbench.engine import dense, sequential, stacked
+from regbench.engine.events import Trained
+from regbench.engine.resident import Resident
+from regbench.errors import UserError
+from regbench.sweep import Recipe, Trial
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=32, lr=0.05, precision="float64")
+
+
+def weights(events) -> dict[Trial, dict[str, torch.Tensor]]:
+    return {event.trial: event.weights for event in events if isinstance(event, Trained)}
+
+
+@pytest.mark.parametrize("model", [TINY, "tests.networks:Normalized"])
+def test_a_trial_drops_the_same_in_both_engines_and_beside_any_neighbour(recipe, images, model):
+    recipe = dataclasses.replace(recipe, model=model)
+    trials = [Trial(recipe, name, lam, seed) for name, lam, seed in
+              (("none", 0.0, 0), ("dropout", 0.5, 0), ("dropout", 0.2, 1), ("label_smoothing", 0.1, 0))]  # fmt: skip
+    resident = Resident(images, CPU)
+    alone, together = weights(sequential.train(trials, resident)), weights(stacked.train(trials, resident, 4))
+    pair = weights(stacked.train(trials[1:3], resident, 2))
+    for trial in trials:
+        for name, w in alone[trial].items():
+            torch.testing.assert_close(together[trial][name], w, rtol=1e-10, atol=1e-12)
+    for trial in trials[1:3]:
+        for name, w in pair[trial].items():
+            torch.testing.assert_close(together[trial][name], w, rtol=1e-10, atol=1e-12)
+    drops = [alone[trial]["out.weight"] for trial in trials[:2]]
+    assert (drops[0] - drops[1]).abs().max() > 1e-4
+
+
+def test_evaluation_uses_every_input(recipe, images):
+    training = sequential.Training(Trial(recipe, "dropout", 0.5, 0), 10, CPU)
+    some = torch.from_numpy(images.train_images[:8])
+    first, second = training.predict(some), training.predict(some)
+    training.model.train()
+    training.update.begin(1)
+    dropped = training.logits(some)
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, dropped)
+
+
+def test_a_seed_and_an_epoch_decide_what_is_dropped(recipe, images):
+    some = torch.from_numpy(images.train_images[:8])
+
+    def dropped(seed: int, epoch: int) -> torch.Tensor:
+        training = sequential.Training(Trial(recipe, "dropout", 0.5, seed), 10, CPU)
+        training.model.load_state_dict(sequential.Training(Trial(recipe, "none", 0.0, 0), 10, CPU).model.state_dict())
+        training.update.begin(epoch)
+        return training.logits(some)
+
+    assert torch.equal(dropped(1, 1), dropped(1, 1))
+    assert not torch.equal(dropped(1, 1), dropped(1, 2))
+    assert not torch.equal(dropped(1, 1), dropped(2, 1))
+
+
+def test_a_network_without_dense_layers_is_refused():
+    with pytest.raises(UserError, match=r"has no dense layer .* on which reg='dropout' could act"):
+        dense.check("tests.networks:Convolutions", 10, "dropout")
+    dense.check(TINY, 10, "dropout")
