@@ -86,7 +86,10 @@ def launch(
         store.name_launcher("dry_run")
         return []
     from regbench import runner
+    from regbench.engine import checkpoint
 
+    checkpoint.seconds_between()  # a bad setting is to be told before anything is written
+    checkpoint.clean()
     results = runner.run(plan, data, store, trainer, console, f"{name} {data.name}")
     _print_results(console, results, runner)
     console.print(

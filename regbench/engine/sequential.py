@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 from regbench import metrics
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import dense, precision, pruning
+from regbench.engine import checkpoint, dense, precision, pruning
+from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model, noise
 from regbench.engine.resident import Resident, pixels
@@ -49,6 +51,11 @@ class Training:
         (penalty,) = self.update([gradient[None] for gradient in gradients])
         self.check()
         return loss.detach(), logits.detach(), penalty if added is None else penalty + added.detach()[0]
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a step changes, by name."""
+        return {f"weights.{name}": w for name, w in self.model.state_dict().items()} | self.update.state
 
     def check(self) -> None:
         """Raise RuntimeError if the regularizer has raised."""
@@ -99,17 +106,26 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         data.index(part) for part in split(data.labels, recipe.train_size, recipe.val_size, trial.seed)
     )
     training = Training(trial, data.num_classes, data.device)
-    diverged = ""
-    for epoch in range(1, recipe.epochs + 1):
+    diverged, history, keeper = "", [], Keeper("sequential", [trial], data.device)
+    kept = keeper.read()
+    if kept and checkpoint.restore(training.state, kept):
+        history, begin = list(kept.history[0]), begin - kept.seconds
+        for epoch, results in enumerate(history, 1):
+            yield Epoch(trial, epoch, results)
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
         with precision.settings(recipe.precision, data.device):
             results = train_epoch(training, epoch, data, train_part)
             if len(val_part):
                 logits = training.predict(data.train_images, val_part)
                 results |= metrics.prefixed("val", metrics.classification(logits, data.train_labels[val_part]))
+        history.append(results)
         yield Epoch(trial, epoch, results)
         if not np.isfinite(results["train/loss"]):
             diverged = f"the training loss is {results['train/loss']} in epoch {epoch}"
             break
+        if epoch < recipe.epochs:
+            seconds = time.perf_counter() - begin
+            keeper.offer(partial(Checkpoint, (trial,), epoch, seconds, (history,), training.state))
     with precision.settings(recipe.precision, data.device):
         train_logits = training.predict(data.train_images, train_part)
         test_logits = training.predict(data.test_images)
@@ -131,6 +147,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         diverged=diverged,
         pruned=pruned,
     )
+    keeper.remove()
 
 
 def train_epoch(training: Training, epoch: int, data: Resident, train_part: torch.Tensor) -> dict[str, float]:

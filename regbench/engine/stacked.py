@@ -4,8 +4,8 @@ import gc
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import psutil
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from regbench import metrics, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import networks, precision, pruning, replay
+from regbench.engine import checkpoint, networks, precision, pruning, replay
+from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches
 from regbench.engine.resident import Resident
@@ -27,8 +28,20 @@ from regbench.sweep import Recipe, Trial
 LARGEST = {"cuda": 128, "cpu": 8}
 # steps before one is recorded: the first ones set up what must not be set up while recording
 WARM_UP = 3
+ENGINE = "stacked"
 # of the free memory: the rest is for the results and for what torch keeps for itself
 SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Part:
+    """The trials of one stack, in the order of its rows; `open` are those whose results are wanted.
+
+    The others were over before the stack was cut off, and are there again so that the rest is rounded as before.
+    """
+
+    trials: tuple[Trial, ...]
+    open: frozenset[Trial]
 
 
 class Training:
@@ -50,6 +63,11 @@ class Training:
         # of losses, penalties and correct answers, kept on the device: waiting for it at each step would idle a GPU
         self.sums = torch.zeros(3, len(trials), dtype=torch.float64, device=data.device)
         self.record, self.recording, self.steps = record, None, 0
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a step changes, by name."""
+        return {f"weights.{name}": w for name, w in self.stack.state.items()} | self.update.state
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
@@ -133,18 +151,22 @@ def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> I
     """Train `trials` in stacks of up to `size` (None: as many as the free memory takes), with the events of `sequential`.
 
     A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
-    that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice.
+    that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice. Stacks
+    that were cut off in an earlier process go on first.
     """
     told: dict[Trial, int] = {}
     ended: set[Trial] = set()
     for recipe in dict.fromkeys(trial.recipe for trial in trials):
         members = [trial for trial in trials if trial.recipe == recipe]
         record = recordable(members, data)
-        pending = deque(_parts(members, size or capacity(members[0], data)))
+        cut_off = _cut_off(members, data)
+        resumed = {trial for part in cut_off for trial in part.open}
+        left = [trial for trial in members if trial not in resumed]
+        pending = deque([*cut_off, *_parts(left, size or capacity(members[0], data))])
         while pending:
-            part = [trial for trial in pending.popleft() if trial not in ended]
+            part = pending.popleft()
             try:
-                for event in _train_stack(part, data, record) if part else ():
+                for event in _train_stack(part, data, record):
                     if isinstance(event, Started) and event.trial in told:
                         continue
                     if isinstance(event, Epoch) and event.epoch <= told[event.trial]:
@@ -160,13 +182,14 @@ def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> I
             gc.collect()
             if data.device.type == "cuda":
                 torch.cuda.empty_cache()
-            left = [trial for trial in part if trial not in ended]
-            if len(left) == 1 and len(part) == 1:
+            left = [trial for trial in part.trials if trial in part.open - ended]
+            if len(left) == 1 and len(part.trials) == 1:
                 ended.add(left[0])
                 yield Failed(left[0], reason)
             elif full:  # what waits would not fit either
-                half = max(1, len(part) // 2)
-                pending = deque(_parts([*left, *(trial for group in pending for trial in group)], half))
+                half = max(1, len(part.trials) // 2)
+                waiting = [trial for other in pending for trial in other.trials if trial in other.open]
+                pending = deque(_parts([*left, *waiting], half))
             else:
                 half = max(1, -(-len(left) // 2))
                 pending.extendleft(reversed(_parts(left, half)))
@@ -290,40 +313,53 @@ def _seconds(convolution, channels, out, side, kind, batch, count, device, repet
     return float(np.median(times[1:]))
 
 
-def _train_stack(trials: Sequence[Trial], data: Resident, record: bool) -> Iterator[Event]:
+def _train_stack(part: Part, data: Resident, record: bool) -> Iterator[Event]:
+    trials = part.trials
     for trial in trials:
-        yield Started(trial)
-    # one regularizer's trials side by side, so that its hooks are called once for all of them
-    trials = sorted(trials, key=lambda trial: (trial.regularizer, trial.scope))
+        if trial in part.open:
+            yield Started(trial)
     recipe, begin = trials[0].recipe, time.perf_counter()
     with precision.settings(recipe.precision, data.device):
         training = Training(trials, data, record)
-    open_rows = set(range(len(trials)))
-    for epoch in range(1, recipe.epochs + 1):
-        with precision.settings(recipe.precision, data.device):
-            results = training.epoch(epoch)
-            if recipe.val_size:
-                logits = training.predict(data.train_images, training.val_part)
-                labels = data.train_labels[training.val_part]
-                for row in open_rows:
-                    results[row] |= metrics.prefixed("val", metrics.classification(logits[row], labels[row]))
-        for group in training.update.failed:
-            for row in open_rows & set(range(group.rows.start, group.rows.stop)):
-                open_rows.remove(row)
-                yield Failed(trials[row], group.reason)
-        for row in sorted(open_rows):
-            yield Epoch(trials[row], epoch, results[row])
-        lost = [row for row in open_rows if not np.isfinite(results[row]["train/loss"])]
-        yield from _results(
-            training,
-            lost,
-            begin,
-            {r: f"the training loss is {results[r]['train/loss']} in epoch {epoch}" for r in lost},
-        )
-        open_rows -= set(lost)
-        if not open_rows:
-            return
-    yield from _results(training, sorted(open_rows), begin, {})
+    open_rows = {row for row, trial in enumerate(trials) if trial in part.open}
+    keeper, history = Keeper(ENGINE, trials, data.device), tuple([] for _ in trials)
+    try:
+        done, kept = 0, keeper.read()
+        if kept and checkpoint.restore(training.state, kept):
+            done, history, begin = kept.epoch, kept.history, begin - kept.seconds
+            for row in sorted(open_rows):
+                for epoch, results in enumerate(history[row], 1):
+                    yield Epoch(trials[row], epoch, results)
+        for epoch in range(done + 1, recipe.epochs + 1):
+            with precision.settings(recipe.precision, data.device):
+                results = training.epoch(epoch)
+                if recipe.val_size:
+                    logits = training.predict(data.train_images, training.val_part)
+                    labels = data.train_labels[training.val_part]
+                    for row in open_rows:
+                        results[row] |= metrics.prefixed("val", metrics.classification(logits[row], labels[row]))
+            for group in training.update.failed:
+                for row in open_rows & set(range(group.rows.start, group.rows.stop)):
+                    open_rows.remove(row)
+                    yield Failed(trials[row], group.reason)
+            for row in sorted(open_rows):
+                history[row].append(results[row])
+                yield Epoch(trials[row], epoch, results[row])
+            lost = [row for row in open_rows if not np.isfinite(results[row]["train/loss"])]
+            reasons = {r: f"the training loss is {results[r]['train/loss']} in epoch {epoch}" for r in lost}
+            yield from _results(training, lost, begin, reasons)
+            open_rows -= set(lost)
+            if not open_rows:
+                break
+            if epoch < recipe.epochs:
+                ended = frozenset(trial for row, trial in enumerate(trials) if row not in open_rows)
+                seconds = time.perf_counter() - begin
+                keeper.offer(partial(Checkpoint, trials, epoch, seconds, history, training.state, ended))
+        yield from _results(training, sorted(open_rows), begin, {})
+    except Exception:  # what comes after it is made of fewer trials
+        keeper.remove()
+        raise
+    keeper.remove()
 
 
 def _results(training: Training, rows: Sequence[int], begin: float, diverged: dict[int, str]) -> Iterator[Event]:
@@ -344,8 +380,25 @@ def _results(training: Training, rows: Sequence[int], begin: float, diverged: di
         yield training.result(row, (train_logits[row], test_logits[row]), pruned[row], seconds, diverged.get(row, ""))
 
 
-def _parts(trials: list[Trial], size: int) -> list[list[Trial]]:
-    return [trials[first : first + size] for first in range(0, len(trials), size)]
+def _parts(trials: Sequence[Trial], size: int) -> list[Part]:
+    parts = []
+    for first in range(0, len(trials), size):
+        some = trials[first : first + size]
+        # one regularizer's trials side by side, so that its hooks are called once for all of them
+        ordered = tuple(sorted(some, key=lambda trial: (trial.regularizer, trial.scope)))
+        parts.append(Part(ordered, frozenset(some)))
+    return parts
+
+
+def _cut_off(trials: Sequence[Trial], data: Resident) -> list[Part]:
+    """Return the stacks with checkpoints in which some of these trials, all of one recipe, were cut off."""
+    left, parts = set(trials), []
+    for found in checkpoint.stacks(ENGINE, trials[0].recipe, data.device):
+        wanted = left.intersection(found.trials) - found.ended
+        if wanted:
+            parts.append(Part(found.trials, frozenset(wanted)))
+            left -= wanted
+    return parts
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -73,6 +73,14 @@ class Update:
         """Tell whether a regularizer changes the inputs of dense layers."""
         return any(group.acts("hidden") for group in self.groups)
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What an update changes beside the weights, by name."""
+        state = {f"momentum.{place}": m for place, m in enumerate(self.momenta)}
+        for number, mask in self.masks.items():
+            state |= {f"kept.{number}.{place}": kept for place, kept in enumerate(mask.kept) if kept is not None}
+        return state
+
     def begin(self, epoch: int) -> None:
         """Seed the random numbers of an epoch: those of a trial depend on its seed and the epoch alone."""
         for group in self.groups:

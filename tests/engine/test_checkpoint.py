@@ -1,0 +1,184 @@
+"""A training that was cut off goes on to the very same result."""
+
+import dataclasses
+import os
+import time
+
+import pytest
+import torch
+
+from regbench.engine import checkpoint, sequential, stacked
+from regbench.engine.events import Epoch, Started, Trained
+from regbench.engine.resident import Resident
+from regbench.errors import UserError
+from regbench.sweep import Recipe, Trial
+
+CPU = torch.device("cpu")
+ENGINES = {
+    "sequential": sequential.train,
+    "stacked": lambda trials, resident: stacked.train(trials, resident, len(trials)),
+}
+CELLS = [("none", 0.0), ("l1_prox", 1e-3), ("imp", 0.8), ("random_pruning", 0.5), ("dropout", 0.5), ("max_norm", 3.0)]
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch, tmp_path):
+    monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", "0")
+    monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(
+        images.name, images.fingerprint, 120, 40, "tests.networks:Normalized", epochs=4, batch_size=32, lr=0.05
+    )
+
+
+def files(tmp_path) -> list:
+    return sorted((tmp_path / "cache" / "checkpoints").glob("*"))
+
+
+def cut_off(events, trial: Trial, epoch: int) -> list:
+    """Take events until this trial's epoch is told, and the next event has been asked for; then stop as if killed."""
+    told = []
+    for event in events:
+        told.append(event)
+        if isinstance(event, Epoch) and (event.trial, event.epoch) == (trial, epoch + 1):
+            break
+    return told
+
+
+def results(events) -> dict[Trial, Trained]:
+    return {event.trial: event for event in events if isinstance(event, Trained)}
+
+
+def assert_same(found: Trained, expected: Trained) -> None:
+    for name, w in expected.weights.items():
+        assert torch.equal(found.weights[name], w), name
+    assert torch.equal(found.test_logits, expected.test_logits)
+    assert found.pruned == expected.pruned
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_it_goes_on_to_the_same_bits(recipe, images, engine, epoch, tmp_path):
+    train, resident = ENGINES[engine], Resident(images, CPU)
+    trials = [Trial(recipe, name, lam, seed) for seed, (name, lam) in enumerate(CELLS)]
+    expected = list(train(trials, resident))
+    assert not files(tmp_path)  # nothing is left of what has ended
+    # alone, the second trial is cut off; in a stack all are, in the order of its rows
+    victim = trials[1] if engine == "sequential" else sorted(trials, key=lambda t: t.regularizer)[0]
+    if epoch == 3:
+        events = train(trials, resident)
+        for event in events:
+            if isinstance(event, Trained):
+                break
+    else:
+        events = train(trials, resident)
+        cut_off(events, victim, epoch)
+    del events
+    left = trials if engine == "stacked" else trials[0 if epoch == 3 else 1 :]
+    again = list(train(left, resident))
+    for trial in left:
+        mine, theirs = ([e for e in some if e.trial == trial] for some in (again, expected))
+        assert [type(e) for e in mine] == [type(e) for e in theirs] == [Started, *[Epoch] * 4, Trained]
+        for ours, other in zip(mine[1:5], theirs[1:5], strict=True):
+            assert {k: v for k, v in ours.metrics.items() if k != "time/epoch"} == {
+                k: v for k, v in other.metrics.items() if k != "time/epoch"
+            }
+        assert_same(mine[-1], theirs[-1])
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_only_what_was_not_done_is_trained(recipe, images, engine, monkeypatch, tmp_path):
+    train, resident = ENGINES[engine], Resident(images, CPU)
+    trial = Trial(recipe, "l1", 1e-3, 0)
+    cut_off(train([trial], resident), trial, 2)
+    assert len(files(tmp_path)) == 1
+    begun = []
+    monkeypatch.setattr("regbench.engine.step.Update.begin", lambda self, epoch: begun.append(epoch), raising=True)
+    assert len(results(train([trial], resident))) == 1
+    assert begun == [3, 4]
+
+
+def test_a_stack_that_had_lost_a_trial_goes_on_as_it_was(recipe, images):
+    """The lost one's row stays, so that the others are rounded as before, and is not told again."""
+    resident = Resident(images, CPU)
+    good, bad = [Trial(recipe, "l2", 1e-3, seed) for seed in (0, 1)], Trial(recipe, "l2", 1e36, 2)
+    expected = results(stacked.train([*good, bad], resident, 3))
+    events = cut_off(stacked.train([*good, bad], resident, 3), good[0], 2)
+    assert results(events)[bad].diverged
+    again = list(stacked.train(good, resident, 3))
+    assert {event.trial for event in again} == set(good)
+    for trial in good:
+        assert_same(results(again)[trial], expected[trial])
+    # and where its result was not kept, it is trained again
+    cut_off(stacked.train([*good, bad], resident, 3), good[0], 2)
+    assert results(stacked.train([*good, bad], resident, 3))[bad].diverged == expected[bad].diverged
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "text"])
+def test_a_damaged_checkpoint_is_named_and_training_begins_again(recipe, images, damage, tmp_path, caplog):
+    resident, trial = Resident(images, CPU), Trial(recipe, "l1", 1e-3, 0)
+    (expected,) = results(sequential.train([trial], resident)).values()
+    cut_off(sequential.train([trial], resident), trial, 2)
+    (path,) = files(tmp_path)
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[-5] ^= 1
+    path.write_bytes({"truncated": content[:-9], "altered": content, "empty": b"", "text": b"no tensors"}[damage])
+    (found,) = results(sequential.train([trial], resident)).values()
+    assert_same(found, expected)
+    assert str(path) in caplog.text and "damaged" in caplog.text
+
+
+def test_other_circumstances_begin_again(recipe, images, tmp_path):
+    """Another number of threads rounds differently, other code computes something else."""
+    resident, trial = Resident(images, CPU), Trial(recipe, "l1", 1e-3, 0)
+    cut_off(sequential.train([trial], resident), trial, 2)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert checkpoint.Keeper("sequential", [trial], CPU).read() is None
+    finally:
+        torch.set_num_threads(threads)
+    assert checkpoint.Keeper("stacked", [trial], CPU).read() is None
+    assert checkpoint.Keeper("sequential", [dataclasses.replace(trial, seed=1)], CPU).read() is None
+    assert checkpoint.Keeper("sequential", [trial], CPU).read().epoch == 2
+
+
+def test_short_trainings_write_none_and_a_full_disk_costs_only_the_checkpoint(
+    recipe, images, monkeypatch, tmp_path, caplog
+):
+    resident, trial = Resident(images, CPU), Trial(recipe, "l1", 1e-3, 0)
+    monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", "60")
+    cut_off(sequential.train([trial], resident), trial, 3)
+    assert not files(tmp_path)
+    monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", "0")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert len(results(sequential.train([trial], resident))) == 1
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_abandoned_ones_are_removed_after_a_month(recipe, images, tmp_path):
+    trial = Trial(recipe, "l1", 1e-3, 0)
+    cut_off(sequential.train([trial], Resident(images, CPU)), trial, 2)
+    (path,) = files(tmp_path)
+    checkpoint.clean()
+    assert path.exists()
+    old = time.time() - 31 * 86400
+    os.utime(path, (old, old))
+    checkpoint.clean()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", ""])
+def test_a_bad_pace_is_refused(monkeypatch, text):
+    monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", text)
+    with pytest.raises(UserError, match=r"REGBENCH_CHECKPOINT_SECONDS=.* accepted: seconds, 0 or more"):
+        checkpoint.seconds_between()
