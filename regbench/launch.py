@@ -92,9 +92,11 @@ def launch(
     checkpoint.clean()
     results = runner.run(plan, data, store, trainer, console, f"{name} {data.name}")
     _print_results(console, results, runner)
-    console.print(
-        f'MLflow: experiment "{store.experiment}" in {store.uri}; look with: mlflow ui --backend-store-uri {store.uri}'
-    )
+    if store.uri.startswith("http"):
+        look = f"at: {store.uri.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
+    else:
+        look = f"with: mlflow ui --backend-store-uri {store.uri}"
+    console.print(f'MLflow: experiment "{store.experiment}" in {store.uri}; look {look}')
     return results
 
 

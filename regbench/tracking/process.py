@@ -1,5 +1,7 @@
 """Which process writes a run, and whether it is still alive."""
 
+import getpass
+import os
 import socket
 
 import psutil
@@ -9,6 +11,14 @@ def current() -> str:
     """Return "host:pid:start time" of this process."""
     process = psutil.Process()
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def user() -> str:
+    """Return who runs this process, as the tracking server knows them if it asks for a name."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user that has no name
+        return str(os.getuid())
 
 
 def alive(owner: str) -> bool | None:

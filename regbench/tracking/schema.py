@@ -16,6 +16,7 @@ CONTINUED = "regbench.continued_by"  # on a sweep that was cut off
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
+USER = "mlflow.user"
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from regbench.errors import TrackingError, UserError, one_line
 from regbench.sweep import Recipe
-from regbench.tracking import process, schema
+from regbench.tracking import history, process, schema
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
     from mlflow import MlflowClient
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, si
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
-MAX_POINTS = 10**9  # of one bulk query: all
 SQLITE = "sqlite:///"
 # the way out that all errors of the store name
 FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
@@ -108,17 +107,8 @@ class Store:
 
     def histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
         """Give (run id, step, value) for every point of the metric `name` of these runs."""
-        # a database answers for all runs at once; the client's own call, one per run, takes twenty times as long
-        bulk = getattr(self.client._tracking_client.store, "get_metric_history_bulk", None)
         with _reported(self.uri):
-            if bulk is not None:
-                for first in range(0, len(run_ids), PAGE):
-                    for metric in bulk(run_ids[first : first + PAGE], name, MAX_POINTS):
-                        yield metric.run_id, metric.step, metric.value
-                return
-            for run_id in run_ids:
-                for metric in self.client.get_metric_history(run_id, name):
-                    yield run_id, metric.step, metric.value
+            yield from history.points(self.client, run_ids, name)
 
     def name_launcher(self, kind: str) -> None:
         """Name the run that `mlflow run` started for what is no sweep, so that nobody takes it for one."""
@@ -247,3 +237,5 @@ def _quiet() -> None:
     """Keep the database's set-up messages off the screen; to be called after MLflow's import, which sets levels too."""
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # with a server MLflow prints two lines for every run that ends
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -24,7 +24,7 @@ class SweepRun:
 
     def __init__(self, store: Store, sweep: Sweep, data: Images, device: str, engine: str, name: str) -> None:
         self._store, self._sweep, self._name = store, sweep, name
-        self._tags = {"regbench.device": device, "regbench.engine": engine}
+        self._tags = {"regbench.device": device, "regbench.engine": engine, schema.USER: process.user()}
         self._data = data
         self._summary = ""
         self._outcome = "KILLED"

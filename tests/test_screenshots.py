@@ -1,0 +1,14 @@
+"""The command that makes pictures of MLflow's pages says what it needs; the pictures themselves need a browser."""
+
+import pytest
+
+from benchmarks import screenshots
+from regbench import cli
+
+
+def test_without_a_server_it_says_so_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(screenshots.main, [])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told == "error: MLFLOW_TRACKING_URI='sqlite:///mlflow.db' is no server: give its http address\n"
