@@ -1,0 +1,145 @@
+"""A sweep that is killed again and again at random moments, against the same one left alone: are the results the same?
+
+python -m benchmarks.faults --kills=20 --engine=stacked
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from rich.console import Console
+
+from regbench import cli
+from regbench.engine.choice import SEQUENTIAL, STACKED
+from regbench.errors import UserError
+from regbench.tracking import schema
+
+PROJECT = Path(__file__).resolve().parent.parent
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# what a sweep of some two minutes on two cores is made of
+SWEEP = ("--reg=one_shot,imp,dropout,label_smoothing", "--lam=0.3,0.5", "--seeds=0-1", "--dataset=digits", "--epochs=8")
+# a start is given this many seconds before its signal, at most; half of them are over before training begins
+LONGEST = 20.0
+ENDLESS = 1200.0
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--kills", type=click.IntRange(1), default=20, show_default=True, help="Signals to be sent.")
+@click.option("--engine", type=click.Choice([SEQUENTIAL, STACKED]), default=SEQUENTIAL, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments and signals.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("faults"), show_default=True, help="A new one.")
+def main(kills: int, engine: str, seed: int, folder: Path) -> int:
+    """Kill a sweep KILLS times, start it again each time, and compare it with an undisturbed one."""
+    if folder.exists():
+        raise UserError(f"folder={str(folder)!r} is there already; give the name of a new one")
+    console = Console(highlight=False, soft_wrap=True)
+    calm, disturbed = folder / "calm", folder / "disturbed"
+    start = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.sweep", *SWEEP, f"--engine={engine}"]
+    if engine == SEQUENTIAL:
+        command.append("--jobs=2")
+    _finish(command, calm, console)
+    console.print(f"undisturbed: {time.monotonic() - start:.0f} s")
+    sent: Counter[str] = Counter()
+    for number, (delay, what) in enumerate(_moments(random.Random(seed), kills), 1):
+        process = _start(command, disturbed)
+        try:
+            process.wait(delay)
+            console.print(f"the sweep was over before signal {number}")
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, what) if what == signal.SIGINT else process.send_signal(what)
+        sent[what.name] += 1
+        code = process.wait(120)
+        done = len(_ended(disturbed))
+        console.print(f"{number}: {what.name} after {delay:.1f} s, exit code {code}, {done} trials finished")
+    _finish(command, disturbed, console)
+    problems = list(compare(calm, disturbed))
+    for problem in problems:
+        console.print(f"WRONG: {problem}")
+    told = ", ".join(f"{count} {name}" for name, count in sent.items())
+    console.print(
+        f"{engine}: {sum(sent.values())} signals ({told}), {len(_ended(calm))} trials, {len(problems)} differences, "
+        f"{time.monotonic() - start:.0f} s"
+    )
+    return 1 if problems or sum(sent.values()) < kills else 0
+
+
+def compare(calm: Path, disturbed: Path) -> Iterator[str]:
+    """Give what differs: trials that did not end or did twice, metrics (but times), their points, weights."""
+    expected = {run.data.tags[schema.KEY]: run for run in _ended(calm)}
+    found = Counter(run.data.tags[schema.KEY] for run in _ended(disturbed))
+    if found != Counter(expected.keys()):
+        yield f"trials finished: {sorted(found.values())} of {len(expected)}"
+    if left := [run.info.run_name for run in _runs(disturbed) if run.info.status == "RUNNING"]:
+        yield f"left RUNNING: {left}"
+    for run in _ended(disturbed):
+        name, other = run.info.run_name, expected[run.data.tags[schema.KEY]]
+        for metric in sorted(run.data.metrics.keys() | other.data.metrics.keys()):
+            if not metric.startswith("time/") and _points(disturbed, run, metric) != _points(calm, other, metric):
+                yield f"{name}: {metric}"
+        if _weights(run) != _weights(other):
+            yield f"{name}: weights"
+
+
+def _moments(chance: random.Random, count: int) -> Iterator[tuple[float, signal.Signals]]:
+    for _ in range(count):
+        yield chance.uniform(0.5, LONGEST), chance.choice(SIGNALS)
+
+
+def _start(command: list[str], folder: Path, **options: object) -> subprocess.Popen:
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment = kept | {
+        "PYTHONPATH": str(PROJECT),
+        "REGBENCH_CACHE": str(folder.resolve() / "cache"),
+        "REGBENCH_CHECKPOINT_SECONDS": "0",
+    }
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, **options
+        )
+
+
+def _finish(command: list[str], folder: Path, console: Console) -> None:
+    code = _start(command, folder).wait(ENDLESS)
+    if code:
+        console.print((folder / "log").read_text()[-2000:])
+        raise UserError(f"the sweep in {folder} ended with exit code {code}")
+
+
+def _client(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+
+
+def _runs(folder: Path) -> list[Run]:
+    if not (folder / "mlflow.db").exists():
+        return []
+    experiment = _client(folder).get_experiment_by_name("regbench")
+    return list(_client(folder).search_runs([experiment.experiment_id], max_results=10_000)) if experiment else []
+
+
+def _ended(folder: Path) -> list[Run]:
+    return [run for run in _runs(folder) if schema.KEY in run.data.tags and run.info.status == "FINISHED"]
+
+
+def _points(folder: Path, run: Run, metric: str) -> list[tuple[int, str]]:
+    # as text, in which NaN equals itself
+    return [(point.step, repr(point.value)) for point in _client(folder).get_metric_history(run.info.run_id, metric)]
+
+
+def _weights(run: Run) -> bytes:
+    return (Path(run.info.artifact_uri.removeprefix("file://")) / "weights" / "model.safetensors").read_bytes()
+
+
+if __name__ == "__main__":
+    cli.run(main)
