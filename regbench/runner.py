@@ -84,6 +84,7 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
                         result.status,
                         result.reason,
                         replaces=old.run_id if old else None,
+                        node=event.node,
                     )
                     reporter.end(trial, _told(result))
                     known = last_epoch.pop(trial, {}) | result.metrics
