@@ -56,6 +56,8 @@ def _connect(address: str) -> None:
         )
     # Ray asks to be told no; a cluster that runs already has its own setting
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # of several nodes that raise, one is told
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     try:
         if place := re.fullmatch(r"\[?(.+?)\]?:(\d{1,5})", address):  # Ray itself would try for two minutes
             socket.create_connection((place[1], int(place[2])), timeout=REACH_SECONDS).close()
@@ -172,8 +174,9 @@ def _options(device: str) -> dict[str, object]:
 def _raised(error: RayTaskError) -> Exception:
     if isinstance(error.cause, UserError):
         return error.cause
+    *_, told = str(error.cause or error).strip().splitlines()  # the last line of a traceback, where there is one
     return UserError(
-        f"a node of the Ray cluster cannot train ({one_line(error.cause)}); regbench and your own modules must be "
+        f"a node of the Ray cluster cannot train ({told}); regbench and your own modules must be "
         "importable on each node, in the same version as here"
     )
 
