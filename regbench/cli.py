@@ -1,5 +1,6 @@
 """What the commands share: parameter types, checks, and errors as one line with exit code 2."""
 
+import importlib.util
 import math
 import re
 import sys
@@ -140,6 +141,17 @@ def device(text: str) -> str:
     return f"cuda:{index}"
 
 
+def on_ray(text: str) -> bool:
+    """Tell whether a backend, local or ray, is ray; raises UserError for anything else, and if Ray is not installed."""
+    from regbench.engine.choice import BACKENDS, RAY
+
+    if text not in BACKENDS:
+        raise UserError(f"backend={text!r} is unknown; accepted: {', '.join(BACKENDS)}")
+    if text == RAY and importlib.util.find_spec("ray") is None:
+        raise UserError("backend='ray' needs Ray, which is not installed; get it with: pip install 'regbench[ray]'")
+    return text == RAY
+
+
 def _may_have_gpu() -> bool:
     """Tell whether torch is to be asked for a GPU, which takes seconds: on Linux every driver has a device file."""
     files = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # NVIDIA, its Jetsons, Windows' WSL, AMD
@@ -198,6 +210,12 @@ def shared_options(function: Callable) -> Callable:
             default=AUTO,
             show_default=True,
             help="Trials side by side on a CPU; auto: one per core, in a sweep that is large enough.",
+        ),
+        click.option(
+            "--backend",
+            default="local",
+            show_default=True,
+            help="local: this machine; ray: a Ray cluster, that of RAY_ADDRESS if it is set.",
         ),
         click.option(
             "--experiment",

@@ -28,6 +28,7 @@ def launch(
     device: str,
     engine: str,
     jobs: str,
+    backend: str,
     experiment: str,
     dry_run: bool,
     rerun: bool,
@@ -42,7 +43,8 @@ def launch(
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     check_name(dataset)
     side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs)
-    place = cli.device(device)
+    on_ray = cli.on_ray(backend)
+    place = None if on_ray else cli.device(device)
     from regbench.tracking.store import Store
 
     store = Store(None if experiment == cli.AUTO else experiment)
@@ -77,7 +79,11 @@ def launch(
     from regbench import planning
     from regbench.engine.choice import choose
 
-    trainer = choose(engine, side_by_side, sweep, data, place)
+    if on_ray:
+        from regbench.engine import ray_cluster
+
+        place = ray_cluster.connect(device)
+    trainer = choose(engine, side_by_side, sweep, data, place, backend)
     plan = planning.plan(sweep, store, rerun)
     chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place == "cpu" else ""
     console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")

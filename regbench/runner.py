@@ -84,8 +84,9 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
                         result.status,
                         result.reason,
                         replaces=old.run_id if old else None,
+                        node=event.node,
                     )
-                    reporter.end(trial, _told(result))
+                    reporter.end(trial, _told(result, event.node))
                     known = last_epoch.pop(trial, {}) | result.metrics
                     results[trial.key] = replace(result, metrics=known, layers=[])
                 case Failed(reason=reason):
@@ -150,8 +151,9 @@ def summary(sweep: Sweep, results: list[Result]) -> str:
     return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, "", found])
 
 
-def _told(result: Result) -> str:
+def _told(result: Result, node: str) -> str:
     text = f"test accuracy {result.metrics['test/accuracy']:.4f}, {result.metrics['time/trial']:.1f} s"
+    text += f" on {node}" if node else ""
     return text if result.status == "ok" else f"{text}; {result.status}: {result.reason}"
 
 

@@ -96,6 +96,7 @@ def refusal(main, options: dict[str, str], capsys) -> str:
         ({"dataset": "cifar10", "data_dir": "{archive}"}, "is damaged or cut short"),
         ({"dataset": "fashion_mnist", "data_dir": "{idx}"}, "is damaged or cut short"),
         ({"train_size": "5000"}, "train_size=5000 is out of range: this data set has 1437 training images"),
+        ({"backend": "dask"}, "backend='dask' is unknown; accepted: local, ray"),
         ({"train_size": "few"}, "train_size='few' is no number of images; accepted: 0 or more, or all"),
         ({"train_size": "0"}, "train_size=0 is out of range"),
         ({"val_size": "1437"}, "val_size=1437 is out of range for 1437 training images in 10 classes"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: the functions that train do 
 
 SEQUENTIAL, STACKED = "sequential", "stacked"
 NAMES = ("auto", SEQUENTIAL, STACKED)
+LOCAL, RAY = "local", "ray"
+BACKENDS = (LOCAL, RAY)
 # below this many images in all, workers take longer to start than they save
 WORTH_WORKERS = 200_000
 
@@ -29,17 +31,21 @@ WORTH_WORKERS = 200_000
 class Engine:
     """`jobs` trials side by side in processes of `threads` threads each (CPU), or stacks of as many as fit.
 
-    `device` is cpu or cuda:N; jobs 1 is this process with torch's own number of threads.
+    `device` is cpu or cuda:N; jobs 1 is this process with torch's own number of threads. With `backend` ray it is cpu or
+    cuda, and `jobs` trials or stacks are trained at once on the nodes of a cluster.
     """
 
     name: str
     device: str
     jobs: int = 1
     threads: int = 0
+    backend: str = LOCAL
 
     @property
     def label(self) -> str:
         """For people: the engine and what runs at once."""
+        if self.backend == RAY:
+            return f"{self.name}, {self.jobs} at once on a Ray cluster"
         if self.name == STACKED:
             return f"{self.name}, as many trials at once as fit"
         return f"{self.name}, {self.jobs} trials side by side" if self.jobs > 1 else self.name
@@ -49,6 +55,10 @@ class Engine:
         """For people: cpu, or what the GPU is called."""
         if self.device == "cpu":
             return self.device
+        if self.backend == RAY:
+            from regbench.engine import ray_cluster
+
+            return ray_cluster.gpus()
         import torch
 
         return f"cuda: {torch.cuda.get_device_name(self.device)}"
@@ -61,6 +71,10 @@ class Engine:
         from regbench.engine.resident import Resident
 
         memory.keep_freed()
+        if self.backend == RAY:
+            from regbench.engine import ray_cluster
+
+            return ray_cluster.train(trials, data, self.device, stack=self.name == STACKED)
         if self.jobs > 1:
             return side_by_side.train(trials, data, self.jobs, self.threads)
         resident = Resident(data, torch.device(self.device))
@@ -93,6 +107,11 @@ class Engine:
         return seconds
 
     def _measure(self, trials: Sequence[Trial], data: Images) -> float:
+        if self.backend == RAY:
+            from regbench.engine import ray_cluster
+
+            alone = replace(self, backend=LOCAL, jobs=1)
+            return ray_cluster.call(alone._measure, self.device, trials, data) / self.jobs
         import torch
 
         from regbench.engine import memory, sequential, stacked
@@ -112,8 +131,8 @@ class Engine:
             torch.set_num_threads(before)
 
 
-def choose(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str) -> Engine:
-    """Return the engine for a sweep; `name` is one of NAMES, `jobs` None is automatic.
+def choose(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str, backend: str = LOCAL) -> Engine:
+    """Return the engine for a sweep; `name` is one of NAMES, `backend` of BACKENDS, `jobs` None is automatic.
 
     On a CPU, where stacks are slower (measured by benchmarks/speed.py), auto is `sequential`, with as many
     single-threaded trials side by side as there are cores if the sweep is large. That depends on the whole sweep and
@@ -133,6 +152,8 @@ def choose(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str)
             from regbench.engine import stacked
 
             stacked.check(recipe, len(data.classes))
+    if backend == RAY:
+        return _on_ray(name, jobs, sweep, data, device)
     alone = device != "cpu" or name == STACKED
     if alone and jobs not in (None, 1):
         raise UserError(
@@ -147,6 +168,25 @@ def choose(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str)
         images = sum(t.recipe.epochs * (t.recipe.train_size - t.recipe.val_size) for t in sweep.trials)
         jobs = min(cores, len(sweep.trials)) if images >= WORTH_WORKERS else 1
     return Engine(SEQUENTIAL, device, jobs, max(1, cores // jobs) if jobs > 1 else 0)
+
+
+def _on_ray(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str) -> Engine:
+    """Return the engine on the cluster, with one thread for each trial: results do not depend on how large it is."""
+    from regbench.engine import ray_cluster, stacked
+
+    if jobs is not None:
+        raise UserError(
+            f"jobs={jobs} is for backend=local; leave it out: on Ray as many train as the nodes' CPUs or GPUs take "
+            "(see `ray start --num-cpus`)"
+        )
+    if name == "auto":
+        name = SEQUENTIAL if device == "cpu" else STACKED
+        try:
+            for recipe in sweep.recipes if name == STACKED else ():
+                stacked.check(recipe, len(data.classes))
+        except UserError:
+            name = SEQUENTIAL
+    return Engine(name, device, ray_cluster.slots(device), 1, RAY)
 
 
 def _faster(sweep: Sweep, data: Images, device: str) -> Engine:

@@ -33,7 +33,7 @@ class Trained:
 
     `diverged` is empty, or says where the loss stopped being finite. `seconds` is its wall time, in a stack its
     share of it. `pruned` is the accuracy on the test images after zeroing a share of the weights (see pruning.curves),
-    empty if the weights or what they predict are not finite.
+    empty if the weights or what they predict are not finite. `node` is the machine of a cluster that trained it.
     """
 
     trial: Trial
@@ -46,6 +46,7 @@ class Trained:
     seconds: float
     diverged: str = ""
     pruned: dict[float, float] = field(default_factory=dict)
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,14 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from regbench.data.images import Images
 from regbench.engine import memory, sequential
-from regbench.engine.events import Event, Failed, Started, Trained
+from regbench.engine.events import Event
 from regbench.engine.resident import Resident
+from regbench.engine.told import Told
 from regbench.errors import one_line
 from regbench.sweep import Trial
 
 # how a connection introduces itself
 WORKER, END = b"worker", b"end"
-
-
-@dataclass(eq=False)
-class Told:
-    """A trial and how many of its events have been told."""
-
-    trial: Trial
-    events: int = 0
 
 
 def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1) -> Iterator[Event]:
@@ -64,9 +57,7 @@ def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1) ->
                 if not alone:
                     failed, reason = yield from _round(deque([told]), data, 1, threads)
                 if failed:
-                    if not told.events:
-                        yield Started(told.trial)
-                    yield Failed(told.trial, reason)
+                    yield from told.fail(reason)
     finally:
         _kill()
 
@@ -171,15 +162,13 @@ class Workers:
             connection.send_bytes(pickle.dumps(None))
 
     def _listen(self, connection: Connection, told: Told) -> None:
-        ended, count = False, 0
-        while not ended:
+        told.seen = 0
+        while not told.ended:
             event = pickle.loads(connection.recv_bytes())
-            count += 1
-            ended = isinstance(event, Trained | Failed)
-            if ended:
+            new = told.is_new(event)
+            if told.ended:
                 self.training.remove(told)
-            if ended or count > told.events:
-                told.events = count
+            if new:
                 self.events.put(event)
 
 

@@ -10,6 +10,7 @@ KEY = "regbench.key"
 RECIPE = "regbench.recipe"
 STATUS = "regbench.status"  # ok, diverged, collapsed, failed or interrupted
 REASON = "regbench.reason"
+NODE = "regbench.node"  # on a trial that was trained on a cluster: the machine, and Ray's id of the node
 OWNER = "regbench.owner"  # the process that writes the run
 SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
 CONTINUED = "regbench.continued_by"  # on a sweep that was cut off

@@ -62,14 +62,16 @@ class Writer:
         status: str,
         reason: str,
         replaces: str | None = None,
+        node: str = "",
     ) -> None:
         """Write the final metrics and artifacts, then mark the run FINISHED: what is FINISHED is complete.
 
         `layers` are rows of measures, one for each of the `weights` that is a trained matrix; `replaces` is the id of an
-        earlier finished run.
+        earlier finished run; `node` the machine of a cluster that trained it.
         """
         final = self._take(trial) + _metrics(metrics, trial.recipe.epochs)
         tags = {schema.STATUS: status} | ({schema.REASON: reason} if reason else {})
+        tags |= {schema.NODE: node} if node else {}
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
         self._waiting.acquire()

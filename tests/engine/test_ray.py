@@ -1,0 +1,221 @@
+"""A sweep on a Ray cluster: real nodes on this machine, some of which are killed."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import torch
+
+from benchmarks import sweep
+from regbench.engine import sequential, stacked
+from regbench.engine.events import Epoch, Failed, Started, Trained
+from regbench.engine.resident import Resident
+from regbench.errors import UserError
+from regbench.regularizers import L1
+from regbench.sweep import Recipe, Trial, grid
+from regbench.tracking import schema
+from tests.conftest import PROJECT, TINY, arguments
+from tests.engine.test_side_by_side import assert_same, by_trial, kinds
+from tests.test_bad_input import refusal
+from tests.test_end_to_end import outcome, runs_of, weights_of
+
+if importlib.util.find_spec("ray") is None:
+    if os.environ.get("REGBENCH_TEST_ALL"):
+        raise ModuleNotFoundError("REGBENCH_TEST_ALL is set, but Ray is not installed")
+    pytest.skip("Ray is not installed: pip install 'regbench[ray]'", allow_module_level=True)
+
+import ray
+from ray.cluster_utils import Cluster
+
+from regbench.engine import ray_cluster
+
+SWEEP = {
+    "dataset": "digits", "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0-3", "epochs": 15, "device": "cpu"
+}  # fmt: skip
+TRIALS, EPOCHS = 8, SWEEP["epochs"]
+
+
+class KillsStacks(L1):
+    """Has its process killed where it trains with others."""
+
+    def add_grad(self, p, g, lam):
+        if len(p) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().add_grad(p, g, lam)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A node with one CPU core, and a GPU that is only said to be there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        started = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 1,
+                "num_gpus": 1,
+                "include_dashboard": False,
+                # a dead node is noticed within two seconds instead of twenty
+                "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 3},
+            },
+        )
+        patch.setenv("RAY_ADDRESS", started.address)
+        yield started
+        ray.shutdown()
+        started.shutdown()
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=32, lr=0.05)
+
+
+def test_a_node_is_killed_and_every_trial_finishes_once_as_on_one_machine(
+    cluster, database, environment, run_here, elsewhere
+):
+    (raylet,) = cluster.add_node(num_cpus=1).all_processes["raylet"]
+    node = psutil.Process(raylet.process.pid)
+    cluster.wait_for_nodes()
+    process = subprocess.Popen(
+        arguments("benchmarks.sweep", **SWEEP, backend="ray"),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    told, open_trials, trained_by = [], set(), set()
+    killed_among = None
+    try:
+        for line in process.stdout:
+            told.append(line)
+            if epoch := re.match(r"\(\d+/8\) (.*seed=\d) epoch (\d+)/", line):
+                open_trials.add(epoch[1])
+            elif end := re.match(r"\(\d+/8\) (.*seed=\d) test accuracy .* on (.*)", line):
+                open_trials.discard(end[1])
+                trained_by.add(end[2])
+            # each node has trained one to its end, and one is under way on each
+            if killed_among is None and len(trained_by) == 2 and len(open_trials) == 2 and epoch and int(epoch[2]) < 5:
+                for part in (node, *node.children(recursive=True)):  # a raylet's workers outlive it by a second or so
+                    part.kill()
+                killed_among = set(open_trials)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(killed_among) == 2
+
+    runs = runs_of(elsewhere)
+    assert [run.info.status for run in runs] == ["FINISHED"] * TRIALS
+    assert len({run.data.tags[schema.KEY] for run in runs}) == TRIALS
+    epochs = re.findall(r"^\(\d+/8\) (.*seed=\d) epoch (\d+)/", "".join(told), re.MULTILINE)
+    assert len(epochs) == len(set(epochs)) == TRIALS * EPOCHS
+    # both trained; of the two that were under way one was on the node that died, and ended on the other
+    head = cluster.head_node.node_id[:8]
+    nodes = {run.info.run_name: run.data.tags[schema.NODE].partition("/")[2] for run in runs}
+    assert len(set(nodes.values())) == 2
+    assert {nodes[name] for name in killed_among} == {head}
+
+    assert run_here(sweep.main, **SWEEP, jobs=1, experiment="here")[0] == 0
+    expected = {run.info.run_name: run for run in runs_of(elsewhere, experiment="here")}
+    assert len(expected) == TRIALS
+    for run in runs:
+        assert outcome(run) == outcome(expected[run.info.run_name]), run.info.run_name
+        assert weights_of(run) == weights_of(expected[run.info.run_name]), run.info.run_name
+
+
+def test_sigterm_ends_the_tasks_and_closes_what_is_open(cluster, database, environment, elsewhere):
+    process = subprocess.Popen(
+        arguments("benchmarks.sweep", **SWEEP | {"epochs": 100_000}, backend="ray"),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            if "epoch 2/" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().startswith("error: interrupted; what was finished is kept")
+    assert len(errors.strip().splitlines()) == 1
+    assert {run.info.status for run in runs_of(elsewhere) + runs_of(elsewhere, "sweep")} == {"KILLED"}
+    ray_cluster.connect("cpu")
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ray.available_resources().get("CPU") == 1
+
+
+def test_trials_are_what_they_are_alone_and_one_that_kills_its_workers_fails(cluster, recipe, images):
+    ray_cluster.connect("cpu")
+    dies = Recipe(**vars(recipe) | {"model": "tests.engine.test_side_by_side:Dies"})
+    bad = Trial(dies, "none", 0.0, 3)
+    trials = [bad, *grid(recipe, ["l1"], [1e-3], [0, 1]).trials]
+    told = by_trial(ray_cluster.train(trials, images, "cpu"))
+    alone = by_trial(sequential.train(trials[1:], Resident(images, torch.device("cpu"))))
+    assert kinds(told[bad]) == [Started, Epoch, Failed]
+    assert told[bad][-1].reason.startswith("its worker was lost 3 times, the last time: The worker died unexpectedly")
+    for trial in trials[1:]:
+        assert kinds(told[trial]) == [Started, Epoch, Epoch, Trained]
+        assert_same(told[trial][-1], alone[trial][-1])
+
+
+def test_a_stack_that_is_lost_is_trained_in_halves(cluster, recipe, images):
+    ray_cluster.connect("cpu")
+    trials = grid(recipe, ["tests.engine.test_ray:KillsStacks"], [1e-3], [0, 1], baseline=False).trials
+    told = by_trial(ray_cluster.train(trials, images, "cpu", stack=True))
+    assert list(told) == list(trials)
+    for trial in trials:
+        assert kinds(told[trial]) == [Started, Epoch, Epoch, Trained]
+        alone = by_trial(stacked.train([trial], Resident(images, torch.device("cpu"))))
+        assert_same(told[trial][-1], alone[trial][-1])
+
+
+def test_a_gpu_is_asked_for_each_stack(cluster):
+    assert [ray_cluster.connect(device) for device in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    assert ray_cluster.slots("cuda") == 1
+    assert ray_cluster.call(os.getenv, "cuda", "CUDA_VISIBLE_DEVICES") == "0"
+    assert not ray_cluster.call(os.getenv, "cpu", "CUDA_VISIBLE_DEVICES")
+
+
+def test_a_node_with_other_code_is_refused(cluster, recipe, images):
+    ray_cluster.connect("cpu")
+    trial = Trial(recipe, "l1", 1e-3, 0)
+    vars(trial)["key"] = "that of other code"
+    with pytest.raises(UserError, match="has other code for l1 lam=1e-3 seed=0"):
+        list(ray_cluster.train([trial], images, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "message"),
+    [
+        (
+            "127.0.0.1:1",
+            {},
+            "RAY_ADDRESS='127.0.0.1:1': no Ray cluster can be reached ([Errno 111] Connection refused)",
+        ),
+        ("nowhere", {}, "RAY_ADDRESS='nowhere': no Ray cluster can be reached (Invalid address format: nowhere)"),
+        ("ray://127.0.0.1:1", {}, "RAY_ADDRESS='ray://127.0.0.1:1' is for Ray's client"),
+        (None, {"device": "cuda:1"}, "device='cuda:1' is unknown with backend='ray'; accepted: auto, cpu, cuda"),
+        (None, {"jobs": "2"}, "jobs=2 is for backend=local; leave it out"),
+    ],
+)
+def test_a_mistake_is_one_line(cluster, address, options, message, monkeypatch, capsys):
+    if address:
+        ray.shutdown()
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert message in refusal(sweep.main, SWEEP | {"backend": "ray"} | options, capsys)
+
+
+def test_without_ray_the_fix_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = refusal(sweep.main, SWEEP | {"backend": "ray"}, capsys)
+    assert "backend='ray' needs Ray, which is not installed; get it with: pip install 'regbench[ray]'" in message
