@@ -8,7 +8,7 @@ from regbench import cli
 from regbench.data.images import Images
 from regbench.errors import UserError
 from regbench.launch import launch
-from regbench.regularizers import REGISTRY, own_lams
+from regbench.regularizers import REGISTRY, check_lam, own_lams
 from regbench.sweep import BASELINE, NOTEBOOK, PRECISIONS, SCOPES, Recipe, Sweep, grid
 
 
@@ -75,9 +75,9 @@ def main(
     if strengths is not None and names == (BASELINE,):
         raise UserError(f"lam={lam!r} has no meaning for reg=none alone; leave lam out, or name another regularizer")
 
-    if strengths is None:
-        for name in names:
-            own_lams(name)
+    for name in names:
+        for strength in own_lams(name) if strengths is None else strengths:
+            check_lam(name, strength)
 
     def make_sweep(data: Images, train_size: int) -> Sweep:
         val = max(train_size // 10, len(data.classes)) if held_out == -1 else held_out

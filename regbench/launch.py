@@ -12,8 +12,11 @@ from regbench.data.images import Images
 from regbench.errors import UserError
 from regbench.report.power import PAIRED_SD_PP, expected_power, seeds_needed
 from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Sweep, format_seeds
+from regbench.tracking import schema
 
 LONG_SECONDS = 3600
+# of trials that did not go well, told at the end
+MOST_REASONS = 10
 
 
 def launch(
@@ -173,3 +176,8 @@ def _print_results(console: Console, results: Sequence, runner) -> None:
     for row in runner.table(list(results)):
         table.add_row(*row)
     console.print(table)
+    wrong = [result for result in results if result.reason]
+    for result in wrong[:MOST_REASONS]:
+        console.print(f"{result.status}: {result.trial.name}: {result.reason}")
+    if len(wrong) > MOST_REASONS:
+        console.print(f"and {len(wrong) - MOST_REASONS} more; in MLflow: tags.`{schema.STATUS}` != 'ok'")

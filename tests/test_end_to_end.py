@@ -151,6 +151,8 @@ def test_a_trial_that_fails_gives_exit_code_1_and_the_others_finish(database, ru
     code, text = run_here(sweep.main, **options)
     assert code == 1
     assert "failed: RuntimeError: no training today" in text
+    last = text[text.index("means over seeds") :]
+    assert "failed: l2 lam=1e-3 seed=0: RuntimeError: no training today" in last
     assert re.search(r"l2 lam=1e-3 +1 .*1 failed", text)
     assert {run.info.status for run in runs_of(elsewhere)} == {"FAILED"}
 
