@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,78 +32,93 @@ def one_run(client: MlflowClient, experiment_id: str, record: Record, new: bool 
 
 
 class Delivery:
-    """Brings records into one experiment. Any method may raise what MLflow raises, and may then be called again."""
+    """Brings records into one experiment. Any method may raise what MLflow raises, and may then be called again.
+
+    What the store has confirmed is not told again: a server that fails at every few requests would never be done.
+    """
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         self._client, self._experiment_id = client, experiment_id
-        self._runs: dict[str, str] = {}  # token -> id of a run that has its parameters
-        self._asked: set[str] = set()  # tokens for which a run was asked for
-        self._doubtful: set[str] = set()  # those for which the store may have made one without saying so
-        self._logged: dict[str, int] = {}  # token -> how many metrics the store is known to have
+        self._known: dict[str, _Known] = defaultdict(_Known)  # by token
 
-    def update(self, record: Record) -> str:
-        """Have the run there, with its parameters and the metrics so far; return its id."""
-        run_id = self._opened(record, new=record.token not in self._asked)
-        done, metrics = self._logged.get(record.token, 0), list(record.metrics)
-        if metrics[done:]:
-            self._client.log_batch(run_id, metrics=_metrics(metrics[done:]))
-            self._logged[record.token] = len(metrics)
-        return run_id
+    def update(self, record: Record) -> None:
+        """Have the run there, with its parameters and the metrics so far."""
+        known = self._opened(record, new=not self._known[record.token].asked)
+        self._log(known, record)
 
     def finish(self, folder: Path) -> None:
         """Bring a result that waits on disk, complete before the run's status says so, and remove it there."""
         record = outbox.read(folder)
         if record.run_id:
             with _unless_gone():  # else there is nothing left that could be told
-                self._end(record, record.run_id)
+                self._end(_Known(record.run_id), record)
         else:
-            run_id = self._opened(record, new=False)
-            if record.files:
-                self._client.log_artifacts(run_id, str(folder / outbox.FILES), record.files)
-            if record.token in self._doubtful:
+            known = self._opened(record, new=False)
+            for path in sorted((folder / outbox.FILES).iterdir()) if record.files else ():
+                known.once(path.name, lambda path=path: self._client.log_artifact(known.run_id, path, record.files))
+            if known.doubtful:
                 # a server that answered too late may have made one run more
                 for other in _runs(self._client, self._experiment_id, record.token):
-                    if other != run_id:
+                    if other != known.run_id:
                         self._client.delete_run(other)
-            self._end(record, run_id)
+            self._end(known, record)
             if record.replaces:
                 with _unless_gone():
-                    self._client.set_tag(record.replaces, schema.SUPERSEDED, run_id)
+                    self._client.set_tag(record.replaces, schema.SUPERSEDED, known.run_id)
         outbox.remove(folder)
-        for known in (self._runs, self._logged):
-            known.pop(record.token, None)
-        for known in (self._asked, self._doubtful):
-            known.discard(record.token)
+        self._known.pop(record.token, None)
 
     def kill(self, record: Record) -> None:
         """Mark the run of a trial that did not end as KILLED, if there is one."""
-        run_id = record.run_id or self._runs.get(record.token)
+        run_id = record.run_id or self._known[record.token].run_id
         if run_id:
             self._client.set_tag(run_id, schema.STATUS, "interrupted")
             self._client.set_terminated(run_id, "KILLED")
 
-    def _opened(self, record: Record, new: bool) -> str:
-        """Return the id of the record's run with its parameters; `new`: it was not asked for before."""
-        token = record.token
-        if token not in self._runs:
-            self._asked.add(token)
+    def _opened(self, record: Record, new: bool) -> _Known:
+        """Have the record's run there with its parameters; `new`: it was not asked for before."""
+        known = self._known[record.token]
+        if not known.run_id:
+            known.asked = True
             try:
-                run_id = one_run(self._client, self._experiment_id, record, new)
+                known.run_id = one_run(self._client, self._experiment_id, record, new)
             except Exception:
-                self._doubtful.add(token)
+                known.doubtful = True
                 raise
-            self._client.log_batch(run_id, params=[Param(name, value) for name, value in record.params.items()])
-            context = [InputTag("mlflow.data.context", "training")]
-            self._client.log_inputs(run_id, [DatasetInput(Dataset(**record.dataset), context)])
-            self._runs[token] = run_id
-        return self._runs[token]
+        params = [Param(name, value) for name, value in record.params.items()]
+        inputs = [DatasetInput(Dataset(**record.dataset), [InputTag("mlflow.data.context", "training")])]
+        known.once(".params", lambda: self._client.log_batch(known.run_id, params=params))
+        known.once(".inputs", lambda: self._client.log_inputs(known.run_id, inputs))
+        return known
 
-    def _end(self, record: Record, run_id: str) -> None:
+    def _log(self, known: _Known, record: Record, tags: Mapping[str, str] | None = None) -> None:
         # the times are the record's, so that the store knows the points that it has already
-        rest = record.metrics[self._logged.get(record.token, 0) :]
-        tags = [RunTag(name, value) for name, value in record.result.items()]
-        self._client.log_batch(run_id, metrics=_metrics(rest), tags=tags)
-        self._client.set_terminated(run_id, record.status, record.end)
+        points = record.metrics[known.logged :]
+        metrics = [Metric(*point) for point in points]
+        run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
+        if metrics or run_tags:
+            self._client.log_batch(known.run_id, metrics=metrics, tags=run_tags)
+            known.logged += len(points)
+
+    def _end(self, known: _Known, record: Record) -> None:
+        known.once(".metrics", lambda: self._log(known, record, record.result))
+        self._client.set_terminated(known.run_id, record.status, record.end)
+
+
+@dataclass
+class _Known:
+    """What the store is known to have of a run."""
+
+    run_id: str = ""
+    asked: bool = False  # for the run to be made
+    doubtful: bool = False  # whether the store has made one without saying so
+    logged: int = 0  # metrics
+    done: set[str] = field(default_factory=set)
+
+    def once(self, name: str, task: Callable[[], object]) -> None:
+        if name not in self.done:
+            task()
+            self.done.add(name)
 
 
 def deliver_first(store: Store, say: Callable[[str], None]) -> None:
@@ -147,7 +164,3 @@ def _unless_gone() -> Iterator[None]:
 def _runs(client: MlflowClient, experiment_id: str, token: str) -> list[str]:
     found = client.search_runs([experiment_id], f"tags.`{schema.TOKEN}` = '{token}'", order_by=["start_time ASC"])
     return sorted(run.info.run_id for run in found)
-
-
-def _metrics(points: list) -> list[Metric]:
-    return [Metric(*point) for point in points]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def gone(error: MlflowException) -> bool:
 
 def told(error: BaseException) -> str:
     """Return what happened and what to do about it, on one line."""
-    text = one_line(error)
+    text = _text(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename} cannot be written ({error.strerror})"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
@@ -62,14 +63,22 @@ def told(error: BaseException) -> str:
         return f"{text[:300]}: make it writable"
     if "database is locked" in text:
         return "the database is locked by another program: wait for it, or end it"
-    cause = text.rpartition("Caused by ")[2]  # what is before it names the same address twice
-    return cause[:300]
+    return text[:300]
+
+
+def _text(error: BaseException) -> str:
+    """Return what is to be read of the long sentences that the libraries nest into each other."""
+    text = one_line(error)
+    if "Caused by " in text and (address := re.search(r"https?://[^/\s]+", text)):
+        cause = text.rpartition("Caused by ")[2]
+        return f"{address[0]}: {cause.rpartition('object at ')[2].partition(': ')[2] or cause}".rstrip("'\")")
+    return text
 
 
 @contextmanager
 def one_attempt() -> Iterator[None]:
     """Have each call to a tracking server try once: MLflow's own attempts go on for minutes, and may make a run twice."""
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     # a user who knows the server to be slow may have said so
     settings["MLFLOW_HTTP_REQUEST_TIMEOUT"] = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
     before = {name: os.environ.get(name) for name in settings}

@@ -246,6 +246,8 @@ def _check_sqlite(uri: str) -> bool:
         with tempfile.TemporaryFile(dir=path.parent):
             return True
     except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):
+            raise UserError(f"the tracking store {uri} is locked by another program: wait for it, or end it") from error
         raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
 
 
