@@ -135,16 +135,18 @@ class Writer:
     def close(self, interrupted: bool = False) -> None:
         """Wait until everything is written, up to PATIENCE seconds for a store that is away.
 
-        If `interrupted`, that is INTERRUPTED_PATIENCE, and the runs of trials that did not end, and the sweep's, are
-        marked KILLED.
+        If `interrupted`, up to INTERRUPTED_PATIENCE. The runs of trials that did not end are marked KILLED then, and the
+        sweep's.
         """
         try:
             self._disk.shutdown(wait=True)
-            if interrupted or self._error:
+            if not interrupted:
+                self._wait(outage.PATIENCE)
+            if interrupted or (self._error and not self._away):
                 parent = Record("", "", run_id=self._parent)
                 for record in (*self._open.values(), parent):
                     self._tell(lambda record=record: self._delivery.kill(record))
-            self._wait(INTERRUPTED_PATIENCE if interrupted else outage.PATIENCE)
+                self._wait(INTERRUPTED_PATIENCE)
         finally:
             with self._changed:
                 self._closed = True
