@@ -48,6 +48,7 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
     with _interruptible(), ExitStack() as opened:
         # one start at a time: what another has begun or finished meanwhile is seen here
         with store.outbox.starting():
+            store.look_again()
             planned = len(plan.todo)
             plan = planning.refresh(plan, store)
             if len(plan.todo) < planned:

@@ -56,11 +56,18 @@ class Store:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
-        self.empty = False
-        if self.uri.startswith(SQLITE):
-            self.empty = _check_sqlite(self.uri)
+        self.empty = self._is_empty()
         self.experiment = experiment or self._surrounding()
         self.experiment_id = None if self.empty else self._find()
+
+    def _is_empty(self) -> bool:
+        return self.uri.startswith(SQLITE) and _check_sqlite(self.uri)
+
+    def look_again(self) -> None:
+        """See what another process may have made since the store was opened: the database, the experiment."""
+        self.empty = self._is_empty()
+        if self.experiment_id is None and not self.empty:
+            self.experiment_id = self._find()
 
     @cached_property
     def client(self) -> MlflowClient:
