@@ -47,7 +47,7 @@ class Record:
 class Outbox:
     """The results of one process that wait for one experiment of one store; made with the first result.
 
-    Raises OSError from any method if its folder cannot be written.
+    Raises OSError from any method but `starting` if its folder cannot be written.
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
@@ -109,14 +109,23 @@ class Outbox:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Hold off other starts of a sweep into the same experiment, so that two do not overlook each other."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / "start.lock", timeout=START_SECONDS)
         try:
-            with FileLock(self.root / "start.lock", timeout=START_SECONDS):
-                yield
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             raise UserError(
                 "another sweep into this experiment has been starting for minutes: end it, then run the command again"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"the folder {self.root}, in which results wait for the tracking store, cannot be written "
+                f"({error.strerror}): set REGBENCH_CACHE to a folder that can"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _open(self) -> None:
         if not self._lock.is_locked:

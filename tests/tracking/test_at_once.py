@@ -117,3 +117,11 @@ def test_a_locked_database_is_told_in_one_line(database, command):
     assert done.returncode == 2
     assert "is locked by another program: wait for it, or end it" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_for_waiting_results_that_cannot_be_made_is_named(database, environment, elsewhere):
+    (elsewhere / "cache").write_text("in the way")
+    ((code, _, errors),) = at_once(environment | {"REGBENCH_CACHE": str(elsewhere / "cache")}, {"reg": "l1"})
+    assert code == 2
+    assert "Traceback" not in errors
+    assert re.search(r"error: the folder \S+/cache/waiting/\S+ .* set REGBENCH_CACHE to a folder that can", errors)
