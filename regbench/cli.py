@@ -176,7 +176,7 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
     except UserError as error:
         code = _fail(str(error), 2)
     except TrackingError as error:
-        code = _fail(f"the tracking store failed: {error}. What was finished is kept: the same command continues.", 1)
+        code = _fail(f"the tracking store failed: {error}", 1)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted; what was finished is kept: the same command, without rerun, continues", 130)
     sys.exit(code or 0)

@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_state_path
 
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
     root = os.environ.get("REGBENCH_CACHE")
     return Path(root) if root else user_cache_path("regbench")
+
+
+def state_folder() -> Path:
+    """Return the folder for what must not get lost between two starts: REGBENCH_CACHE, else the user's state folder."""
+    root = os.environ.get("REGBENCH_CACHE")
+    return Path(root) if root else user_state_path("regbench")
 
 
 @contextmanager

@@ -87,6 +87,15 @@ def launch(
 
         place = ray_cluster.connect(device)
     trainer = choose(engine, side_by_side, sweep, data, place, backend)
+    waiting = store.outbox.left()
+    if waiting and dry_run:
+        console.print(
+            f"{waiting} result(s) of an earlier start wait on disk; a start without dry_run brings them first"
+        )
+    elif waiting:
+        from regbench.tracking.delivery import deliver_first
+
+        deliver_first(store, console.print)
     plan = planning.plan(sweep, store, rerun)
     chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place == "cpu" else ""
     console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")

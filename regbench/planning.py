@@ -26,6 +26,14 @@ def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     return Plan(sweep, todo, found)
 
 
+def refresh(plan: Plan, store: Store) -> Plan:
+    """Return the plan without the trials that another process has finished since it was made."""
+    finished = store.finished(plan.sweep.recipes) if plan.todo else {}
+    known = {old.run_id for old in plan.reused.values()}
+    new = {t.key: finished[t.key] for t in plan.todo if t.key in finished and finished[t.key].run_id not in known}
+    return Plan(plan.sweep, tuple(trial for trial in plan.todo if trial.key not in new), plan.reused | new)
+
+
 def estimate(plan: Plan, data: Images, engine: Engine) -> float | None:
     """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe; None if they fail.
 

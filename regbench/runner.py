@@ -2,13 +2,13 @@
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rich.console import Console
 
-from regbench import macs, metrics, sparsity
+from regbench import macs, metrics, planning, sparsity
 from regbench.data.images import Images
 from regbench.engine.choice import Engine
 from regbench.engine.events import Epoch, Failed, Started, Trained
@@ -38,28 +38,39 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
     """Train what is to be trained, write it to the store, and return a result for every trial of the sweep.
 
     A trial that raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after
-    what is finished has been written. Raises TrackingError if the store fails for good.
+    what is finished has been written. A store that is away stops nothing: see tracking.writer. Raises TrackingError if
+    it is away for too long after training, or fails for a reason that does not pass; what is on disk waits.
     """
-    abandoned = store.close_abandoned(trial.key for trial in plan.todo)
-    interrupted = [run for run in abandoned if schema.KEY in run.data.tags]
-    if interrupted:
-        console.print(f"{len(interrupted)} trial(s) cut off earlier marked KILLED", highlight=False)
-    todo = {trial.key for trial in plan.todo}
-    rerun = {key: old for key, old in plan.reused.items() if key in todo}
-    kept = {key: old for key, old in plan.reused.items() if key not in todo}
-    results = {
-        key: Result(trial, kept[key].status, kept[key].metrics)
-        for trial in plan.sweep.trials
-        if (key := trial.key) in kept
-    }
-    if not todo and not store.launcher and all(plan.sweep.id in old.sweeps for old in kept.values()):
-        return [results[trial.key] for trial in plan.sweep.trials]  # another run of the same name would hold nothing
-    with (
-        _interruptible(),
-        SweepRun(store, plan.sweep, data, engine.device_name, engine.name, name) as parent,
-        Reporter(plan.todo, console) as reporter,
-        closing(engine.train(plan.todo, data)) as events,
-    ):
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with _interruptible(), ExitStack() as opened:
+        # one start at a time: what another has begun or finished meanwhile is seen here
+        with store.outbox.starting():
+            store.look_again()
+            planned = len(plan.todo)
+            plan = planning.refresh(plan, store)
+            if len(plan.todo) < planned:
+                say(f"{planned - len(plan.todo)} trial(s) finished by another process meanwhile")
+            abandoned = store.close_abandoned(trial.key for trial in plan.todo)
+            interrupted = [run for run in abandoned if schema.KEY in run.data.tags]
+            if interrupted:
+                say(f"{len(interrupted)} trial(s) cut off earlier marked KILLED")
+            todo = {trial.key for trial in plan.todo}
+            rerun = {key: old for key, old in plan.reused.items() if key in todo}
+            kept = {key: old for key, old in plan.reused.items() if key not in todo}
+            results = {
+                key: Result(trial, kept[key].status, kept[key].metrics)
+                for trial in plan.sweep.trials
+                if (key := trial.key) in kept
+            }
+            if not todo and not store.launcher and all(plan.sweep.id in old.sweeps for old in kept.values()):
+                # another run of the same name would hold nothing
+                return [results[trial.key] for trial in plan.sweep.trials]
+            parent = opened.enter_context(SweepRun(store, plan.sweep, data, engine.device_name, engine.name, name, say))
+        reporter = opened.enter_context(Reporter(plan.todo, console))
+        events = opened.enter_context(closing(engine.train(plan.todo, data)))
         parent.adopt(list(kept.values()))
         writer = parent.writer
         last_epoch: dict[Trial, Mapping[str, float]] = {}

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regbench.errors import TrackingError, UserError, one_line
+from regbench.errors import UserError, one_line
 from regbench.sweep import Recipe
 from regbench.tracking import history, process, schema
+from regbench.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
     from mlflow import MlflowClient
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, si
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
+SILENT = 600_000  # ms
 SQLITE = "sqlite:///"
 # the way out that all errors of the store name
 FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
@@ -52,28 +55,54 @@ class Store:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
-        self.empty = False
-        if self.uri.startswith(SQLITE):
-            self.empty = _check_sqlite(self.uri)
+        self.empty = self._is_empty()
         self.experiment = experiment or self._surrounding()
         self.experiment_id = None if self.empty else self._find()
+
+    def _is_empty(self) -> bool:
+        return self.uri.startswith(SQLITE) and _check_sqlite(self.uri)
+
+    def look_again(self) -> None:
+        """See what another process may have made since the store was opened: the database, the experiment."""
+        self.empty = self._is_empty()
+        if self.experiment_id is None and not self.empty:
+            self.experiment_id = self._find()
 
     @cached_property
     def client(self) -> MlflowClient:
         from mlflow import MlflowClient
 
         _quiet()
+        return MlflowClient(self._address)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Where results wait for this experiment."""
+        return Outbox(self._address, self.experiment)
+
+    @property
+    def _address(self) -> str:
         # MLflow keeps one connection per address, so a relative path would go on meaning the first folder
         if self.uri.startswith(SQLITE):
-            return MlflowClient(f"{SQLITE}{Path(self.uri.removeprefix(SQLITE)).resolve()}")
-        return MlflowClient(self.uri)
+            return f"{SQLITE}{Path(self.uri.removeprefix(SQLITE)).resolve()}"
+        return self.uri.rstrip("/")
 
     def create(self) -> str:
         """Return the experiment's id, made if it is not there yet."""
-        with _reported(self.uri):
-            if self.experiment_id is None:
-                self.experiment_id = self.client.create_experiment(self.experiment)
+        if self.experiment_id is None:
+            # another process may have made it meanwhile, or make it now
+            self.experiment_id = self._find() or self._make() or self._find()
         return self.experiment_id
+
+    def _make(self) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.create_experiment(self.experiment)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_ALREADY_EXISTS":
+                return None
+            raise
 
     def finished(self, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
         """Return trial key -> run of all trials of `recipes` that ended and were not trained again on request."""
@@ -118,8 +147,9 @@ class Store:
                 self.client.update_run(self.launcher, name=kind.replace("_", " "))
 
     def close_abandoned(self, keys: Iterable[str]) -> list[Run]:
-        """Mark runs whose process is dead as KILLED and return them; another machine's runs are left as they are.
+        """Mark runs whose process is dead as KILLED and return them; on another machine, if it is silent for SILENT.
 
+        A sweep that was only cut off from the store for that long still ends its runs properly.
         Raises UserError if a living process on this machine is training one of `keys`.
         """
         keys, mine = set(keys), process.current()
@@ -132,22 +162,12 @@ class Store:
                     f"process {pid} is training trials of this sweep at this moment ({run.info.run_name}): wait for "
                     "it, or end it, then run the same command again; it continues where that one stopped"
                 )
-        abandoned = [run for run in running if process.alive(run.data.tags[schema.OWNER]) is False]
-        with self.writing():
+        abandoned = _abandoned(running)
+        with _reported(self.uri):
             for run in abandoned:
                 self.client.set_tag(run.info.run_id, schema.STATUS, "interrupted")
                 self.client.set_terminated(run.info.run_id, "KILLED")
         return abandoned
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn what MLflow raises while a sweep runs into a TrackingError."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except (MlflowException, OSError) as error:
-            raise TrackingError(one_line(error)) from error
 
     def _keys(self, run: Run) -> set[str]:
         """Return the keys of the trials that a running process works on: a trial's own, or all of a sweep's."""
@@ -190,6 +210,18 @@ def _finished(run: Run) -> FinishedTrial:
     )
 
 
+def _abandoned(running: Sequence[Run]) -> list[Run]:
+    now = time.time() * 1000
+    heard = {run.info.run_id: int(run.data.tags.get(schema.HEARTBEAT, run.info.start_time)) for run in running}
+
+    def dead(run: Run) -> bool:
+        here = process.alive(run.data.tags[schema.OWNER])
+        last = max(heard[run.info.run_id], heard.get(run.data.tags.get(schema.PARENT, ""), 0))
+        return now - last > SILENT if here is None else not here
+
+    return [run for run in running if dead(run)]
+
+
 def _check_sqlite(uri: str) -> bool:
     """Return whether the database is still to be made; raise UserError if it cannot be opened or made.
 
@@ -211,6 +243,8 @@ def _check_sqlite(uri: str) -> bool:
         with tempfile.TemporaryFile(dir=path.parent):
             return True
     except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):
+            raise UserError(f"the tracking store {uri} is locked by another program: wait for it, or end it") from error
         raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
 
 
@@ -235,7 +269,7 @@ def _reported(uri: str) -> Iterator[None]:
 
 def _quiet() -> None:
     """Keep the database's set-up messages off the screen; to be called after MLflow's import, which sets levels too."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+    for name in ("alembic", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # with a server MLflow prints two lines for every run that ends
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # a database that fails raises, and is told in one line
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

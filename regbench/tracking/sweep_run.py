@@ -1,17 +1,20 @@
 """A sweep's own run: parent of its trials, with the environment as tags and the sweep as an artifact."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 
-from mlflow.entities import Dataset
 from mlflow.exceptions import MlflowException
 
 from regbench import environment
 from regbench.data.images import Images
 from regbench.errors import TrackingError
 from regbench.sweep import Sweep
-from regbench.tracking import process, schema
+from regbench.tracking import outage, process, schema
+from regbench.tracking.delivery import one_run
+from regbench.tracking.outbox import Record
 from regbench.tracking.store import FinishedTrial, Store
 from regbench.tracking.writer import Writer
 
@@ -22,17 +25,34 @@ class SweepRun:
     The run that `mlflow run` started is the parent if it is in the store's experiment, else a new one is made.
     """
 
-    def __init__(self, store: Store, sweep: Sweep, data: Images, device: str, engine: str, name: str) -> None:
-        self._store, self._sweep, self._name = store, sweep, name
+    def __init__(
+        self, store: Store, sweep: Sweep, data: Images, device: str, engine: str, name: str, say: Callable[[str], None]
+    ) -> None:
+        self._store, self._sweep, self._name, self._say = store, sweep, name, say
         self._tags = {"regbench.device": device, "regbench.engine": engine, schema.USER: process.user()}
         self._data = data
-        self._summary = ""
-        self._outcome = "KILLED"
+        self._record = Record(uuid.uuid4().hex, name)
+        self._end: tuple[str, str] | None = None  # summary and status
         self._launcher: str | None = None  # the run of `mlflow run`, where it is not the parent itself
+        self._settings = ExitStack()
 
     def __enter__(self) -> "SweepRun":
-        with self._store.writing():
-            self._open()
+        # for the time in which the writer works
+        self._settings.enter_context(outage.one_attempt())
+        try:
+            outage.patiently(self._open, self._say)
+        except BaseException:
+            self._settings.close()
+            raise
+        self.writer = Writer(
+            self._store.client,
+            self._store.create(),
+            self.run_id,
+            {schema.SWEEP: self._sweep.id, **self._tags},
+            _dataset(self._data),
+            self._store.outbox,
+            self._say,
+        )
         return self
 
     def _open(self) -> None:
@@ -52,7 +72,7 @@ class SweepRun:
         }
         if launcher is None:
             tags[schema.SOURCE] = "regbench"
-            self.run_id = client.create_run(experiment_id, tags=tags, run_name=self._name).info.run_id
+            self.run_id = one_run(client, experiment_id, replace(self._record, tags=tags))
         else:
             self.run_id = launcher
             client.update_run(launcher, name=self._name)
@@ -63,13 +83,6 @@ class SweepRun:
             note = f"The sweep is run `{self.run_id}` of the experiment `{self._store.experiment}`."
             client.set_tag(self._launcher, schema.NOTE, note)
         client.log_dict(self.run_id, self._described(), schema.SWEEP_FILE)
-        self.writer = Writer(
-            client,
-            experiment_id,
-            self.run_id,
-            {schema.SWEEP: self._sweep.id, **self._tags},
-            _dataset(self._data),
-        )
 
     def adopt(self, reused: Sequence[FinishedTrial]) -> None:
         """Put trials that are finished already into this sweep.
@@ -79,7 +92,8 @@ class SweepRun:
         """
         client = self._store.client
         cut_off: dict[str, bool] = {}
-        with self._store.writing():
+
+        def move() -> None:
             for trial in reused:
                 if self._sweep.id not in trial.sweeps:
                     client.set_tag(trial.run_id, schema.SWEEP, " ".join(sorted({*trial.sweeps, self._sweep.id})))
@@ -88,13 +102,17 @@ class SweepRun:
                 if cut_off[trial.parent]:
                     client.set_tag(trial.run_id, schema.PARENT, self.run_id)
 
+        outage.patiently(move, self._say)
+
     def _was_cut_off(self, parent: str) -> bool:
         """Tell whether `parent` is an unfinished start of this sweep, which is then marked as continued, or gone."""
         client = self._store.client
         try:
             run = client.get_run(parent)
-        except MlflowException:
-            return True
+        except MlflowException as error:
+            if outage.gone(error):
+                return True
+            raise
         ours = run.data.tags.get(schema.SWEEP) == self._sweep.id and run.info.status in ("KILLED", "FAILED")
         if ours:
             client.set_tag(parent, schema.CONTINUED, self.run_id)
@@ -102,24 +120,23 @@ class SweepRun:
 
     def end(self, summary: str, complete: bool) -> None:
         """Say how the sweep ended: its Markdown summary, and whether every trial has a result."""
-        self._summary, self._outcome = summary, "FINISHED" if complete else "FAILED"
+        self._end = summary, "FINISHED" if complete else "FAILED"
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        outcome = "KILLED"
+    def __exit__(self, kind: type | None, *_: object) -> None:
         try:
-            self.writer.close()
-            outcome = self._outcome
-        finally:
             try:
-                with self._store.writing():
-                    if self._summary:
-                        self._store.client.set_tag(self.run_id, schema.NOTE, self._summary)
-                    # `mlflow run` leaves a run alone that has ended, and may itself have been killed
-                    self._store.client.set_terminated(self.run_id, outcome)
-            except TrackingError:
-                # what ended the sweep is told, not that the store could not be told of it
-                if kind is None and outcome != "KILLED":
-                    raise
+                # `mlflow run` leaves a run alone that has ended, and may itself have been killed
+                if kind is None and self._end:
+                    self.writer.end(*self._end)
+            finally:
+                self.writer.close(interrupted=kind is not None)
+        except TrackingError as error:
+            # what ended the sweep is told as such, and what the store lacks beside it
+            if kind is None or issubclass(kind, TrackingError):
+                raise
+            self._say(str(error))
+        finally:
+            self._settings.close()
 
     def _described(self) -> Mapping[str, object]:
         return {
@@ -140,9 +157,10 @@ class SweepRun:
         }
 
 
-def _dataset(data: Images) -> Dataset:
+def _dataset(data: Images) -> dict[str, str]:
+    """Return the data set as the arguments of MLflow's Dataset."""
     shapes = {part: list(getattr(data, f"{part}_images").shape) for part in ("train", "test")}
-    return Dataset(
+    return dict(
         name=data.name,
         digest=data.fingerprint[:16],
         source_type="local",

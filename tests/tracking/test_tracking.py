@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from regbench.sweep import Recipe, grid
 from regbench.tracking import artifacts, process, schema
 from regbench.tracking import store as store_module
 from regbench.tracking import writer as writer_module
+from regbench.tracking.delivery import deliver_first
 from regbench.tracking.store import Store
 from tests.conftest import TINY
 
@@ -242,29 +244,49 @@ def test_a_store_that_fails_in_mid_sweep_ends_it_with_what_happened(sweep, image
         calls.append(args)
         raise OSError("disk full")
 
-    monkeypatch.setattr(MlflowClient, "log_artifacts", fail)
+    monkeypatch.setattr(MlflowClient, "log_artifact", fail)
     with pytest.raises(TrackingError, match="disk full"):
         train(sweep, images)
     assert len(calls) == 1
     assert not [run for run in runs() if run.info.status == "FINISHED"]
 
 
-def test_a_store_that_fails_at_the_last_trial_leaves_a_sweep_that_continues(sweep, images, monkeypatch):
-    write, count = MlflowClient.log_artifacts, iter(range(100))
+def test_what_a_store_refused_waits_on_disk_and_is_not_trained_again(sweep, images, monkeypatch):
+    write, count = MlflowClient.log_artifact, iter(range(100))
 
     def fail_at_the_last(self, *args, **kwargs):
-        if next(count) == len(sweep.trials) - 1:
+        if next(count) == 4 * len(sweep.trials) - 1:
             raise OSError("disk full")
         return write(self, *args, **kwargs)
 
-    monkeypatch.setattr(MlflowClient, "log_artifacts", fail_at_the_last)
-    with pytest.raises(TrackingError, match="disk full"):
+    monkeypatch.setattr(MlflowClient, "log_artifact", fail_at_the_last)
+    # the last trial and the end of the sweep
+    with pytest.raises(TrackingError, match=r"disk full.* 2 results wait in .*: the same command"):
         train(sweep, images)
     assert [run.info.status for run in runs("sweep")] == ["KILLED"]
+    told = []
+    deliver_first(Store("e"), told.append)
+    assert told == ["2 results of an earlier start brought to the tracking store"]
+    assert planning.plan(sweep, Store("e"), rerun=False).todo == ()
+    (parent,) = runs("sweep")
+    assert parent.info.status == "FINISHED"
+    assert [run.info.status for run in runs()] == ["FINISHED"] * 4
+    assert {run.data.tags[schema.PARENT] for run in runs()} == {parent.info.run_id}
+
+
+def test_runs_of_a_silent_machine_are_marked_killed(sweep, images):
+    now = int(time.time() * 1000)
+    store = Store("e")
+    known = {}
+    for silent in (0, 2 * store_module.SILENT):
+        tags = {schema.KIND: "sweep", schema.OWNER: "another-machine:1:1.00", schema.HEARTBEAT: str(now - silent)}
+        parent = store.client.create_run(store.create(), start_time=1, tags=tags).info.run_id
+        tags = {schema.KIND: "trial", schema.OWNER: "another-machine:1:1.00", schema.PARENT: parent}
+        known[silent] = parent, store.client.create_run(store.create(), start_time=1, tags=tags).info.run_id
     train(sweep, images)
-    finished = [run for run in runs() if run.info.status == "FINISHED"]
-    assert len(finished) == 4
-    assert {run.data.tags[schema.PARENT] for run in finished} == {runs("sweep")[-1].info.run_id}
+    for silent, (parent, trial) in known.items():
+        expected = "KILLED" if silent else "RUNNING"
+        assert [mlflow_client().get_run(run).info.status for run in (parent, trial)] == [expected] * 2
 
 
 def test_a_sweep_that_another_process_works_on_is_refused_whichever_trial_it_is_at(sweep, images):

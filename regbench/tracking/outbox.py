@@ -1,0 +1,173 @@
+"""Results on disk until the tracking store has them: a folder per result, kept through crashes, claimed by one process."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from regbench.errors import UserError
+from regbench.files import atomic, state_folder
+
+RECORD = "record.json"  # written last: a folder without it is no result
+FILES = "files"
+START_SECONDS = 300.0
+
+
+@dataclass
+class Record:
+    """What the tracking store is to be told of one run, in one piece.
+
+    `token` names the run before the store has given it an id; `run_id` is set for a run that exists already, which is
+    then not made anew. Metrics are (name, value, time in ms, step): a point with the same time is the same point to MLflow.
+    """
+
+    token: str
+    name: str
+    status: str = "RUNNING"
+    run_id: str = ""
+    start: int = 0  # ms
+    end: int = 0  # ms
+    tags: dict[str, str] = field(default_factory=dict)  # from the start
+    result: dict[str, str] = field(default_factory=dict)  # tags from the end
+    params: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, str] = field(default_factory=dict)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    files: str = ""  # where the run's artifacts go; empty: there are none
+    replaces: str = ""  # the id of an earlier finished run
+
+
+class Outbox:
+    """The results of one process that wait for one experiment of one store; made with the first result.
+
+    Raises OSError from any method but `starting` if its folder cannot be written.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        digest = hashlib.sha256(f"{uri}\0{experiment}".encode()).hexdigest()[:16]
+        self.root = state_folder() / "waiting" / digest
+        self.folder = self.root / uuid.uuid4().hex
+        # the system lets go of it when the process ends, however it ends
+        self._lock = FileLock(_lock(self.folder), thread_local=False)
+
+    def put(self, record: Record, write: Callable[[Path], None] | None = None) -> Path:
+        """Keep a result, its files made by `write` in the folder that it is given; it is safe when this returns."""
+        self._open()
+        # sorted by name they are in order, also those of several processes
+        folder = self.folder / f"{time.time_ns():020d}-{record.token}"
+        folder.mkdir()
+        try:
+            if write:
+                (folder / FILES).mkdir()
+                write(folder / FILES)
+                for path in (folder / FILES).iterdir():
+                    _sync(path)
+                _sync(folder / FILES)
+            with atomic(folder / RECORD) as path:
+                path.write_text(json.dumps(asdict(record)))
+                _sync(path)
+            _sync(folder)
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+    def waiting(self) -> list[Path]:
+        """Return the folders of this process's results, oldest first."""
+        return _results(self.folder)
+
+    def left(self) -> int:
+        """Return how many results processes have left that run no more."""
+        return sum(len(_results(folder)) for folder, _ in self._abandoned())
+
+    def claim(self) -> list[Path]:
+        """Take over what processes have left that run no more; return all that waits."""
+        for folder, lock in self._abandoned():
+            for result in _results(folder):
+                self._open()
+                result.rename(self.folder / result.name)
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+        return self.waiting()
+
+    def close(self) -> None:
+        """Leave what still waits to the next process."""
+        if self._lock.is_locked and not self.waiting():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):
+                _lock(self.folder).unlink()
+        self._lock.release()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Hold off other starts of a sweep into the same experiment, so that two do not overlook each other."""
+        lock = FileLock(self.root / "start.lock", timeout=START_SECONDS)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                "another sweep into this experiment has been starting for minutes: end it, then run the command again"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"the folder {self.root}, in which results wait for the tracking store, cannot be written "
+                f"({error.strerror}): set REGBENCH_CACHE to a folder that can"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open(self) -> None:
+        if not self._lock.is_locked:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()  # before there is a folder: one without a lock is another process's to take
+        self.folder.mkdir(exist_ok=True)
+
+    def _abandoned(self) -> Iterator[tuple[Path, Path]]:
+        """Give each folder whose process has ended, with its lock, which is held meanwhile."""
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if not folder.is_dir() or folder == self.folder:
+                continue
+            with suppress(Timeout), FileLock(_lock(folder), timeout=0):
+                if folder.is_dir():
+                    yield folder, _lock(folder)
+
+
+def read(folder: Path) -> Record:
+    """Return the result that `put` kept in this folder."""
+    return Record(**json.loads((folder / RECORD).read_text()))
+
+
+def remove(folder: Path) -> None:
+    """Remove a result; if that is cut off, what is left is no result."""
+    (folder / RECORD).unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _results(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _sync(path: Path) -> None:
+    """Have the disk keep a file's content, or a folder's list of files."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and keeps their lists by itself
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
