@@ -9,7 +9,7 @@ from rich.table import Table
 from regbench import cli, regularizers
 from regbench.data import check_name
 from regbench.data.images import Images
-from regbench.errors import UserError
+from regbench.errors import UserError, without_password
 from regbench.report.power import PAIRED_SD_PP, expected_power, seeds_needed
 from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Sweep, format_seeds
 
@@ -41,7 +41,7 @@ def launch(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     check_name(dataset)
-    side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs)
+    side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs, cli.MAX_JOBS)
     place = cli.device(device)
     from regbench.tracking.store import Store
 
@@ -84,9 +84,8 @@ def launch(
 
     results = runner.run(plan, data, store, trainer, console, f"{name} {data.name}")
     _print_results(console, results, runner)
-    console.print(
-        f'MLflow: experiment "{store.experiment}" in {store.uri}; look with: mlflow ui --backend-store-uri {store.uri}'
-    )
+    uri = without_password(store.uri)
+    console.print(f'MLflow: experiment "{store.experiment}" in {uri}; look with: mlflow ui --backend-store-uri {uri}')
     return results
 
 

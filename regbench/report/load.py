@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchUtils
 
-from regbench.errors import UserError
+from regbench.errors import UserError, one_line
 from regbench.sweep import BASELINE
 from regbench.tracking import schema
 from regbench.tracking.store import Store
@@ -44,6 +46,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     """
     if store.experiment_id is None:
         raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
+    _check_filter(condition)
     every = store.search("")
     found = [run for run in every if run.data.tags.get(schema.KIND) == "trial"]
     if sweep or condition:
@@ -110,8 +113,6 @@ def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
 
 def artifact(store: Store, run_id: str, path: str) -> Path | None:
     """Return a local copy of a run's artifact, None if there is none (deleted, or the folder was moved)."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return Path(store.client.download_artifacts(run_id, path))
     except (MlflowException, OSError):
@@ -121,6 +122,16 @@ def artifact(store: Store, run_id: str, path: str) -> Path | None:
 def method(regularizer: str, scope: str) -> str:
     """Return the name under which a regularizer is compared: with its scope unless that is the default."""
     return regularizer if scope in ("weights", "") or regularizer == BASELINE else f"{regularizer} scope={scope}"
+
+
+def _check_filter(condition: str) -> None:
+    try:
+        SearchUtils.parse_search_filter(condition)
+    except MlflowException as error:
+        raise UserError(
+            f"filter={condition!r} is no MLflow filter ({one_line(error)[:160]}); accepted: comparisons joined by `and`, "
+            "as in params.regularizer != 'l1'"
+        ) from error
 
 
 def _row(run: Run) -> dict[str, object]:

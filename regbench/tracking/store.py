@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, si
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
+MAX_NAME = 500  # characters of an experiment's name
 MAX_POINTS = 10**9  # of one bulk query: all
 SQLITE = "sqlite:///"
 # the way out that all errors of the store name
@@ -50,13 +51,15 @@ class Store:
 
         Raises UserError if the store cannot be reached or written, or the experiment is deleted.
         """
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_URI
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
         self.empty = False
-        if self.uri.startswith(SQLITE):
+        if self.uri.startswith("sqlite:"):
             self.empty = _check_sqlite(self.uri)
-        self.experiment = experiment or self._surrounding()
+        surrounding = self._surrounding() if self.launcher else os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        self.experiment = (surrounding or DEFAULT_EXPERIMENT) if experiment is None else experiment
+        _check_name(self.experiment)
         self.experiment_id = None if self.empty else self._find()
 
     @cached_property
@@ -172,11 +175,20 @@ class Store:
             return set()
 
     def _surrounding(self) -> str:
-        if self.launcher:
-            with _reported(self.uri):
+        """Return the experiment of the run that MLFLOW_RUN_ID names."""
+        from mlflow.exceptions import MlflowException
+
+        missing = f"MLFLOW_RUN_ID={self.launcher!r} is no run of {self.uri}: unset MLFLOW_RUN_ID"
+        if self.empty:
+            raise UserError(missing)
+        with _reported(self.uri):
+            try:
                 experiment_id = self.client.get_run(self.launcher).info.experiment_id
-                return self.client.get_experiment(experiment_id).name
-        return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise UserError(missing) from error
+            return self.client.get_experiment(experiment_id).name
 
     def _find(self) -> str | None:
         with _reported(self.uri):
@@ -200,6 +212,14 @@ def _finished(run: Run) -> FinishedTrial:
     )
 
 
+def _check_name(experiment: str) -> None:
+    """Raise UserError for a name that MLflow refuses, which it would do after it had made the database."""
+    if not experiment.strip() or not experiment.isprintable() or len(experiment) > MAX_NAME:
+        raise UserError(
+            f"experiment={experiment[:80]!r} is no name; accepted: 1 to {MAX_NAME} characters that can be printed"
+        )
+
+
 def _check_sqlite(uri: str) -> bool:
     """Return whether the database is still to be made; raise UserError if it cannot be opened or made.
 
@@ -207,6 +227,8 @@ def _check_sqlite(uri: str) -> bool:
     """
     path = Path(uri.removeprefix(SQLITE))
     try:
+        if not uri.startswith(SQLITE) or "?" in uri:
+            raise ValueError("it names no file, or options that are not read")
         if path.exists():
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
             try:
@@ -220,7 +242,7 @@ def _check_sqlite(uri: str) -> bool:
             raise FileNotFoundError(f"there is no folder {path.parent}")
         with tempfile.TemporaryFile(dir=path.parent):
             return True
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
 
 
@@ -228,13 +250,14 @@ def _check_sqlite(uri: str) -> bool:
 def _reported(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into a UserError, after one retry instead of minutes of them."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of a database's address, or a driver that is not installed
 
     limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update({name: value for name, value in limits.items() if before[name] is None})
     try:
         yield
-    except (MlflowException, OSError, ValueError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         text = one_line(error)
         raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {FIX}") from error
     finally:
