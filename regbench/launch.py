@@ -98,6 +98,11 @@ def _print_plan(console: Console, plan, data: Images, engine, planning) -> None:
         console.print(_told(recipe))
     todo, total = len(plan.todo), len(plan.sweep.trials)
     console.print(f"sweep {plan.sweep.id}: {total} trials, {total - todo} finished already, {todo} to train")
+    if plan.altered:
+        console.print(
+            f"the data has changed: {plan.altered} of the trials to train are finished with other images under the name "
+            f"{data.name}; these have fingerprint {data.fingerprint[:16]}"
+        )
     cells: dict[str, tuple[list[int], list[int]]] = {}
     pending = set(plan.todo)
     for trial in plan.sweep.trials:

@@ -99,7 +99,6 @@ CASES = [
     ("sweep", {"dataset": "folder", "data_dir": "{bomb}"}, "train/a/2.png is not a readable image (Image size"),
     ("sweep", {"dataset": "folder", "data_dir": "{dangling}"}, "train/a/2.png cannot be read (No such file"),
     ("sweep", {"dataset": "folder", "data_dir": "{pipe}"}, "train/a/2.png cannot be read (not a regular file): replace"),
-    ("sweep", {"dataset": "folder", "data_dir": "{loop}"}, "cannot be listed (Too many levels of symbolic links)"),
     ("sweep", {"dataset": "folder", "data_dir": "{empty_class}"}, "has no image for class b; put some there, or remove"),
     ("sweep", {"dataset": "folder", "data_dir": "{no_class}"}, "has no folder of a class in it; put"),
     ("sweep", {"dataset": "folder", "data_dir": "{other_classes}"}, "the same classes; only one of them has: b; add"),
@@ -228,7 +227,6 @@ def places(tmp_path_factory, empty_database) -> dict[str, Path]:
         "bomb",
         "dangling",
         "pipe",
-        "loop",
         "empty_class",
         "no_class",
         "other_classes",
@@ -246,7 +244,6 @@ def places(tmp_path_factory, empty_database) -> dict[str, Path]:
     bomb = root / "bomb" / "train" / "a" / "2.png"
     Image.new("1", (20_000, 10_000)).save(bomb)
     (root / "dangling" / "train" / "a" / "2.png").symlink_to("nowhere")
-    (root / "loop" / "train" / "a" / "back").symlink_to("../a")
     os.mkfifo(root / "pipe" / "train" / "a" / "2.png")
     (root / "empty_class" / "train" / "b" / "1.png").unlink()
     shutil.rmtree(root / "no_class" / "train")

@@ -80,7 +80,7 @@ def _folders(root: Path) -> list[str]:
 
 
 def _raise(error: OSError) -> None:
-    """Have os.walk raise for a folder that cannot be read or links to itself: it would leave images out in silence."""
+    """Have os.walk raise for a folder that cannot be read: it would leave its images out in silence."""
     raise error
 
 

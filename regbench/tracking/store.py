@@ -90,6 +90,15 @@ class Store:
                     found[tags[schema.KEY]] = _finished(run)  # the newest counts
         return found
 
+    def fingerprints(self) -> dict[str, set[str]]:
+        """Return a data set's name -> the fingerprints of what sweeps of the experiment were trained on."""
+        found: dict[str, set[str]] = {}
+        for run in self.search(f"tags.`{schema.KIND}` = 'sweep'"):
+            tags = run.data.tags
+            if schema.DATASET in tags and schema.FINGERPRINT in tags:
+                found.setdefault(tags[schema.DATASET], set()).add(tags[schema.FINGERPRINT])
+        return found
+
     def search(self, condition: str) -> list[Run]:
         """Return all runs of the experiment that meet `condition`, oldest first, however many pages they fill."""
         if self.experiment_id is None:
