@@ -211,7 +211,7 @@ def _left_out(runs: Runs, analysis: Analysis) -> str:
             lines.append(f"* {len(names)} {outcome}: {', '.join(_code(name) for name in names)}.")
     for (status, reason), group in runs.others.groupby(["status", "reason"], sort=True):
         why = f" ({escape(reason)})" if reason else ""
-        lines.append(f"* {len(group)} {status}{why}: {', '.join(_code(name) for name in group['name'])}.")
+        lines.append(f"* {len(group)} {escape(status)}{why}: {', '.join(_code(name) for name in group['name'])}.")
     if runs.foreign:
         lines.append(
             f"* {runs.foreign} runs of the experiment are no trials or sweeps of regbench and are not looked at."
