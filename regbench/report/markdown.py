@@ -31,7 +31,9 @@ def escape(text: object) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", line)
+    line = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", line)
+    # what begins a list or a rule, where a line begins with it
+    return re.sub(r"^(\d{1,9}(?=[.)](\s|$))|(?=[-+=]([-+=\s]|$)))", r"\1\\", line)
 
 
 def report(runs: Runs, analysis: Analysis, figures: Sequence[str], layers: pd.DataFrame) -> str:
