@@ -26,9 +26,9 @@ from regbench.tracking import schema
 PROJECT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # what a sweep of some two minutes on two cores is made of
-SWEEP = ("--reg=one_shot,imp,dropout,label_smoothing", "--lam=0.3,0.5", "--seeds=0-1", "--dataset=digits", "--epochs=8")
+SWEEP = ("--reg=one_shot,imp,dropout,label_smoothing", "--lam=0.3,0.5", "--seeds=0-3", "--dataset=digits", "--epochs=8")
 # a start is given this many seconds before its signal, at most; half of them are over before training begins
-LONGEST = 20.0
+LONGEST = 15.0
 ENDLESS = 1200.0
 
 

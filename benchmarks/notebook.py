@@ -36,7 +36,7 @@ def experiment(name: str, data: Images, train_size: int, epochs: int | None, see
 def main(epochs: str, seed: str, **shared) -> None:
     """Train the notebook's four experiments and print their test accuracies side by side."""
     number = cli.one_seed(seed)
-    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs)
+    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs, cli.MAX_EPOCHS)
 
     def make_sweep(data: Images, train_size: int) -> Sweep:
         return Sweep(tuple(experiment(name, data, train_size, shortened, number) for name in EXPERIMENTS))

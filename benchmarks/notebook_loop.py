@@ -151,7 +151,7 @@ def main(
     if name not in EXPERIMENTS:
         raise UserError(f"name={name!r} is unknown; accepted: {', '.join(EXPERIMENTS)}")
     number = cli.one_seed(seed)
-    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs)
+    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs, cli.MAX_EPOCHS)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     place, data = cli.device(device), cli.load(dataset, data_dir)
     trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)

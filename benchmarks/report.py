@@ -1,7 +1,5 @@
 """The report: tables, plots and a verdict from the runs of an experiment (`mlflow run . -e report`)."""
 
-from pathlib import Path
-
 import click
 
 from regbench import cli
@@ -21,7 +19,7 @@ def main(experiment: str, sweep: str, recipe: str, condition: str, out: str) -> 
             raise UserError(
                 f"{name}={value!r} is no id; accepted: the 12 letters and digits that a plan prints, or all"
             )
-    folder = Path(out).expanduser()
+    folder = cli.folder("out", out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"out={out!r} is a file; give a folder")
     # late: MLflow, pandas and seaborn take seconds to import

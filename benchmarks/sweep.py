@@ -27,10 +27,21 @@ from regbench.sweep import BASELINE, NOTEBOOK, PRECISIONS, SCOPES, Recipe, Sweep
 )
 @click.option("--seeds", default="0-9", show_default=True, help="Seeds: 0,1,2 or 0-9.")
 @click.option("--model", default=NOTEBOOK, show_default=True, help="notebook, or pkg.module:Class.")
-@click.option("--epochs", type=int, default=30, show_default=True)
-@click.option("--batch_size", type=int, default=100, show_default=True)
-@click.option("--lr", type=float, default=0.01, show_default=True, help="Learning rate of SGD.")
-@click.option("--momentum", type=float, default=0.9, show_default=True)
+@click.option("--epochs", type=cli.Whole(cli.MAX_EPOCHS), default=30, show_default=True)
+@click.option("--batch_size", type=cli.Whole(), default=100, show_default=True)
+@click.option(
+    "--lr",
+    type=cli.Real("above 0, at most 100", lambda lr: 0 < lr <= 100),
+    default=0.01,
+    show_default=True,
+    help="Learning rate of SGD.",
+)
+@click.option(
+    "--momentum",
+    type=cli.Real("of 0 or more, below 1", lambda momentum: 0 <= momentum < 1),
+    default=0.9,
+    show_default=True,
+)
 @click.option("--precision", default="float32", show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @click.option(
     "--scope",
@@ -44,7 +55,9 @@ from regbench.sweep import BASELINE, NOTEBOOK, PRECISIONS, SCOPES, Recipe, Sweep
     show_default=True,
     help="Images held out of the training images for validation; auto: a tenth.",
 )
-@click.option("--baseline", type=bool, default=True, show_default=True, help="Train `none` on the same seeds too.")
+@click.option(
+    "--baseline", type=cli.Switch(), default=True, show_default=True, help="Train `none` on the same seeds too."
+)
 @cli.shared_options
 def main(
     reg: str,
@@ -64,10 +77,6 @@ def main(
     """Train regularizers x lams x seeds and track every trial in MLflow."""
     names, strengths, numbers = cli.names(reg), cli.lams(lam), cli.seeds(seeds)
     held_out = cli.size("val_size", val_size, {cli.AUTO: -1})
-    cli.number("epochs", epochs, "1 or more", epochs >= 1)
-    cli.number("batch_size", batch_size, "1 or more", batch_size >= 1)
-    cli.number("lr", lr, "above 0, at most 100", 0 < lr <= 100)
-    cli.number("momentum", momentum, "0 or more, below 1", 0 <= momentum < 1)
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r} is unknown; accepted: {', '.join(PRECISIONS)}")
     if scope not in SCOPES:

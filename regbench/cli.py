@@ -13,12 +13,16 @@ import numpy as np
 
 from regbench import data
 from regbench.data.images import Images
-from regbench.errors import TrackingError, UserError
+from regbench.errors import TrackingError, UserError, without_password
 
 AUTO, ALL = "auto", "all"
 SMALLEST, LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
 MAX_SEEDS = 10_000
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
+MAX_EPOCHS = 1_000_000
+MAX_JOBS = 1_000
+# as people write numbers: Python's own float takes 1_000 and the digits of all scripts too
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE)
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -36,13 +40,13 @@ def seeds(text: str) -> tuple[int, ...]:
         if last < first:
             raise UserError(f"seeds={text!r}: the range {item} runs backwards; write {last}-{first}")
         if last > MAX_SEED:
-            raise UserError(f"seeds={text!r}: {last} is too large; the largest seed is {MAX_SEED}")
+            raise UserError(f"seeds={text!r}: {last} is too large; accepted: up to {MAX_SEED}")
         if len(found) + last - first + 1 > MAX_SEEDS:
             raise UserError(f"seeds={text!r}: more than {MAX_SEEDS} seeds; give fewer")
         found += range(first, last + 1)
     repeated = sorted({seed for seed in found if found.count(seed) > 1}) if len(set(found)) < len(found) else []
     if repeated:
-        raise UserError(f"seeds={text!r}: seed {repeated[0]} is given more than once; a seed counts once")
+        raise UserError(f"seeds={text!r}: seed {repeated[0]} is given more than once; write it once")
     return tuple(found)
 
 
@@ -64,17 +68,16 @@ def lams(text: str) -> tuple[float, ...] | None:
     accepted = "accepted: numbers above 0 separated by commas, as in 1e-4,1e-3, or auto (the regularizer's own grid)"
     found: list[float] = []
     for item in _items("lam", text, accepted):
-        try:
-            lam = float(item)
-        except ValueError:
-            raise UserError(f"lam={text!r}: {item!r} is no number; {accepted}") from None
+        if not NUMBER.fullmatch(item):
+            raise UserError(f"lam={text!r}: {item!r} is no number; {accepted}")
+        lam = float(item)
         if not math.isfinite(lam) or lam <= 0:
             hint = "; for lam 0 take reg=none" if lam == 0 else ""
             raise UserError(f"lam={text!r}: {item} is not a finite number above 0; {accepted}{hint}")
         if not SMALLEST <= lam <= LARGEST:
-            raise UserError(f"lam={text!r}: {item} is outside what float32 holds, 1e-45 to 3e38")
+            raise UserError(f"lam={text!r}: {item} is outside what float32 holds; accepted: 1e-45 to 3e38")
         if lam in found:
-            raise UserError(f"lam={text!r}: {item} is given more than once")
+            raise UserError(f"lam={text!r}: {item} is given more than once; write it once")
         found.append(lam)
     return tuple(found)
 
@@ -87,7 +90,7 @@ def names(text: str) -> tuple[str, ...]:
     for name in found:
         regularizers.find(name)
         if found.count(name) > 1:
-            raise UserError(f"reg={text!r}: {name} is given more than once")
+            raise UserError(f"reg={text!r}: {name} is given more than once; write it once")
     return tuple(found)
 
 
@@ -109,17 +112,53 @@ def size(option: str, text: str, named: dict[str, int]) -> int:
     return int(text)
 
 
-def positive(option: str, text: str) -> int:
-    """Return a whole number of 1 or more; raises UserError for anything else."""
-    if not re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII) or int(text) < 1:
-        raise UserError(f"{option}={text!r} is out of range; accepted: a whole number of 1 or more, or {AUTO}")
+def positive(option: str, text: str, largest: int = 10**9, other: str = f", or {AUTO}") -> int:
+    """Return a whole number from 1 to `largest`; raises UserError for anything else."""
+    if not re.fullmatch(r"\d{1,10}", text.strip(), re.ASCII) or not 1 <= int(text) <= largest:
+        raise UserError(f"{option}={text!r} is out of range; accepted: a whole number from 1 to {largest}{other}")
     return int(text)
 
 
-def number(option: str, value: float, accepted: str, valid: bool) -> None:
-    """Raise UserError unless `valid`; also for NaN, with which every comparison is false."""
-    if not valid:
-        raise UserError(f"{option}={value} is out of range; accepted: {accepted}")
+class Whole(click.ParamType):
+    """An option's whole number from 1 to `largest`."""
+
+    name = "integer"
+
+    def __init__(self, largest: int = 10**9) -> None:
+        self.largest = largest
+
+    def convert(self, value: object, param: click.Parameter, _: object) -> int:
+        return positive(param.name, str(value), self.largest, other="")
+
+
+class Real(click.ParamType):
+    """An option's number for which `valid` holds, which `accepted` says in words."""
+
+    name = "float"
+
+    def __init__(self, accepted: str, valid: Callable[[float], bool]) -> None:
+        self.accepted, self.valid = accepted, valid
+
+    def convert(self, value: object, param: click.Parameter, _: object) -> float:
+        text = str(value).strip()
+        # nan passes no comparison
+        if not NUMBER.fullmatch(text) or not self.valid(float(text)):
+            raise UserError(f"{param.name}={value!r} is out of range; accepted: a number {self.accepted}")
+        return float(text)
+
+
+class Switch(click.ParamType):
+    """An option's true or false; click's own takes the empty text for false."""
+
+    name = "boolean"
+
+    def convert(self, value: object, param: click.Parameter, context: click.Context) -> bool:
+        try:
+            if str(value).strip():
+                return click.BOOL.convert(str(value), param, context)
+        except click.BadParameter:
+            pass
+        raise UserError(f"{param.name}={value!r} is neither; accepted: true or false")
 
 
 def device(text: str) -> str:
@@ -160,7 +199,17 @@ def _may_have_gpu() -> bool:
 
 def load(dataset: str, data_dir: str) -> Images:
     """Return the data set; raises UserError if it is unknown, missing or damaged."""
-    return data.load(dataset, Path(data_dir).expanduser())
+    return data.load(dataset, folder("data_dir", data_dir))
+
+
+def folder(option: str, text: str) -> Path:
+    """Return a folder's path, ~ expanded, whether it is there or not; raises UserError for what can be none."""
+    try:
+        if text.strip() and "\0" not in text:
+            return Path(text).expanduser()
+    except RuntimeError:  # ~name of a user who is not there
+        pass
+    raise UserError(f"{option}={text!r} is no folder; accepted: a path, as in {option}=name")
 
 
 def run(command: click.Command, args: list[str] | None = None) -> None:
@@ -172,7 +221,7 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        code = _fail(error.format_message(), 2)
+        code = _fail(f"{error.format_message()} For all options: --help", 2)
     except UserError as error:
         code = _fail(str(error), 2)
     except TrackingError as error:
@@ -183,7 +232,7 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {without_password(' '.join(message.split()))}", err=True)
     return code
 
 
@@ -225,14 +274,14 @@ def shared_options(function: Callable) -> Callable:
         ),
         click.option(
             "--dry_run",
-            type=bool,
+            type=Switch(),
             default=False,
             show_default=True,
             help="Print the exact plan and a time estimate; train nothing.",
         ),
         click.option(
             "--rerun",
-            type=bool,
+            type=Switch(),
             default=False,
             show_default=True,
             help="Train again what is finished; the new runs replace the old ones.",

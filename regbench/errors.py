@@ -1,5 +1,7 @@
 """Errors that a user sees as one line, without a traceback."""
 
+import re
+
 
 class UserError(Exception):
     """A mistake of the user's: the message names the value, what is accepted and the way out."""
@@ -7,6 +9,11 @@ class UserError(Exception):
 
 class TrackingError(Exception):
     """The tracking store failed while trials were running."""
+
+
+def without_password(text: str) -> str:
+    """Return `text` without the passwords in its addresses, scheme://name:password@host."""
+    return re.sub(r"(\w://[^\s/:@]*):[^\s/@]*@", r"\1:***@", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from regbench import cli, regularizers
 from regbench.data import check_name
 from regbench.data.images import Images
-from regbench.errors import UserError
+from regbench.errors import UserError, without_password
 from regbench.report.power import PAIRED_SD_PP, expected_power, seeds_needed
 from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Sweep, format_seeds
 from regbench.tracking import schema
@@ -45,7 +45,7 @@ def launch(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     check_name(dataset)
-    side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs)
+    side_by_side = None if jobs == cli.AUTO else cli.positive("jobs", jobs, cli.MAX_JOBS)
     on_ray = cli.on_ray(backend)
     place = None if on_ray else cli.device(device)
     from regbench.tracking.store import Store
@@ -110,11 +110,12 @@ def launch(
     checkpoint.clean()
     results = runner.run(plan, data, store, trainer, console, f"{name} {data.name}")
     _print_results(console, results, runner)
+    uri = without_password(store.uri)
     if store.uri.startswith("http"):
-        look = f"at: {store.uri.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
+        look = f"at: {uri.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
     else:
-        look = f"with: mlflow ui --backend-store-uri {store.uri}"
-    console.print(f'MLflow: experiment "{store.experiment}" in {store.uri}; look {look}')
+        look = f"with: mlflow ui --backend-store-uri {uri}"
+    console.print(f'MLflow: experiment "{store.experiment}" in {uri}; look {look}')
     return results
 
 
@@ -127,6 +128,11 @@ def _print_plan(console: Console, plan, data: Images, engine, planning) -> None:
         console.print(_told(recipe))
     todo, total = len(plan.todo), len(plan.sweep.trials)
     console.print(f"sweep {plan.sweep.id}: {total} trials, {total - todo} finished already, {todo} to train")
+    if plan.altered:
+        console.print(
+            f"the data has changed: {plan.altered} of the trials to train are finished with other images under the name "
+            f"{data.name}; these have fingerprint {data.fingerprint[:16]}"
+        )
     cells: dict[str, tuple[list[int], list[int]]] = {}
     pending = set(plan.todo)
     for trial in plan.sweep.trials:

@@ -72,10 +72,10 @@ def check(spec: str, num_classes: int) -> None:
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             model = build(spec, num_classes).eval()
             logits = model(torch.zeros(2, 3, SIDE, SIDE))
-            shape = tuple(logits.shape)
+            shape, finite = tuple(logits.shape), bool(logits.isfinite().all())
     except UserError:
         raise
-    except Exception as error:  # as above: the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code: anything can come out of it
         raise UserError(
             f"model={spec!r} does not run on images [2, 3, {SIDE}, {SIDE}] ({one_line(error)}): its constructor must "
             "take no argument, or num_classes; its forward must take the images and return logits"
@@ -85,5 +85,7 @@ def check(spec: str, num_classes: int) -> None:
             f"model={spec!r} returns shape {shape} for two images, expected {(2, num_classes)}: logits for "
             f"{num_classes} classes"
         )
+    if not finite:
+        raise UserError(f"model={spec!r} returns NaN or infinity for two black images; make its first logits finite")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"model={spec!r} has no trainable parameter")
+        raise UserError(f"model={spec!r} has no trainable parameter; give it some torch.nn.Parameter")

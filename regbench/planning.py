@@ -1,21 +1,26 @@
 """What a sweep will train and how long that takes; imports neither torch nor MLflow, so that a dry run is quick."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from regbench.data.images import Images
 from regbench.engine import pruning
 from regbench.engine.choice import Engine
-from regbench.sweep import Sweep, Trial
+from regbench.sweep import Recipe, Sweep, Trial
 from regbench.tracking.store import FinishedTrial, Store
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already."""
+    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already.
+
+    `altered` is how many of `todo` are finished with other images under the data set's name.
+    """
 
     sweep: Sweep
     todo: tuple[Trial, ...]
     reused: dict[str, FinishedTrial]
+    altered: int = 0
 
 
 def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
@@ -23,7 +28,22 @@ def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     finished = store.finished(sweep.recipes)
     found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
     todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
-    return Plan(sweep, todo, found)
+    return Plan(sweep, todo, found, _altered(todo, store))
+
+
+def _altered(todo: Sequence[Trial], store: Store) -> int:
+    """Return how many of these trials would be finished if their data were as in an earlier sweep."""
+    known = store.fingerprints()
+    # trial key with the data of then -> key with that of now
+    keys: dict[str, str] = {}
+    recipes: set[Recipe] = set()
+    for trial in todo:
+        for fingerprint in known.get(trial.recipe.dataset, set()) - {trial.recipe.fingerprint}:
+            then = replace(trial.recipe, fingerprint=fingerprint)
+            recipes.add(then)
+            keys[replace(trial, recipe=then).key] = trial.key
+    finished = store.finished(recipes) if recipes else {}
+    return len({now for then, now in keys.items() if then in finished})
 
 
 def refresh(plan: Plan, store: Store) -> Plan:

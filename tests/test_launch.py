@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from benchmarks import sweep
 from regbench.tracking.store import Store
@@ -55,3 +56,35 @@ def test_every_engine_trains_a_whole_sweep(options, engine, told, run_here):
     # and the other engine finds them finished
     code, text = run_here(sweep.main, **common, train_size=200, experiment="e")
     assert "4 trials, 4 finished already, 0 to train" in text
+
+
+@pytest.mark.usefixtures("database")
+def test_a_changed_image_is_told_before_finished_trials_are_trained_again(run_here, elsewhere):
+    place = elsewhere / "pets"
+    for part, count in (("train", 12), ("test", 2)):
+        for label in ("cat", "dog"):
+            (place / part / label).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (32, 32), (20 * i, 99, 255 * (label == "dog"))).save(place / part / label / f"{i}.png")
+    options = {"dataset": "folder", "data_dir": place, "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0-1"}
+    options |= {"epochs": 1, "batch_size": 10, "experiment": "e"}
+    code, text = run_here(sweep.main, **options)
+    assert code == 0
+    assert "the data has changed" not in text
+    image = place / "train" / "cat" / "3.png"
+    before = image.read_bytes()
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(image)
+    more = options | {"seeds": "0-2"}
+    _, text = run_here(sweep.main, **more, dry_run="true")
+    assert "6 trials, 0 finished already, 6 to train" in text
+    told = (
+        "the data has changed: 4 of the trials to train are finished with other images under the name pets; these have"
+    )
+    assert text.count(told) == 1
+    assert run_here(sweep.main, **options)[0] == 0
+    # both results are kept, each under its own data
+    for content in (image.read_bytes(), before):
+        image.write_bytes(content)
+        _, text = run_here(sweep.main, **options, dry_run="true")
+        assert "4 trials, 4 finished already, 0 to train" in text
+        assert "the data has changed" not in text

@@ -1,9 +1,11 @@
 """Decoded data sets on disk, found by content; the cache can be deleted at any time."""
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,5 +80,8 @@ def write(key: str, images: Images) -> None:
 
 def _hash(root: Path, file: str) -> bytes:
     # of text paths and without a buffer: a folder may have tens of thousands of small files
-    with open(os.path.join(root, file), "rb", buffering=0) as opened:
+    path = os.path.join(root, file)
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    with open(path, "rb", buffering=0) as opened:
         return hashlib.sha256(opened.read()).digest()

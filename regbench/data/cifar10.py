@@ -41,23 +41,29 @@ def _load(data_dir: Path) -> Images:
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
-    archive = data_dir / CIFAR10.filename
-    batches = (*CIFAR10.train_list, *CIFAR10.test_list)
-    unpacked = all(check_integrity(data_dir / CIFAR10.base_folder / name, md5) for name, md5 in batches)
+    archive, place = data_dir / CIFAR10.filename, data_dir / CIFAR10.base_folder
+    # they are pickles, which can run code: torchvision loads none whose md5 is not the one that it knows
+    batches, meta = (*CIFAR10.train_list, *CIFAR10.test_list), (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
+    whole = {name: check_integrity(place / name, md5) for name, md5 in (*batches, meta)}
+    damaged = ", ".join(name for name in whole if not whole[name] and (place / name).exists())
+    unpacked = all(whole[name] for name, _ in batches)
     if not unpacked and archive.exists() and not check_integrity(archive, CIFAR10.tgz_md5):
         raise UserError(
             f"cifar10: {archive} is damaged or cut short (its md5 is not {CIFAR10.tgz_md5}): "
             "delete it and run again to download it anew"
         )
+    if unpacked and damaged:  # the names of the classes, for whose sake torchvision does not unpack again
+        raise UserError(f"cifar10: {place / damaged} is damaged or cut short: delete {place} and run again")
     try:
         if not unpacked and not archive.exists():
             _download(data_dir)
         train, test = (CIFAR10(data_dir, train=part, download=not unpacked) for part in (True, False))
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"cifar10: looked for {CIFAR10.base_folder}/ and {CIFAR10.filename} in {data_dir}, found neither, and the "
-            f"download from {CIFAR10.url} failed ({one_line(error)}): put the archive there yourself, or take "
-            "dataset=folder data_dir=<a folder of images>, or dataset=digits, which needs no download"
+            f"cifar10: looked for {CIFAR10.base_folder}/ and {CIFAR10.filename} in {data_dir}, found "
+            f"{f'{damaged} damaged and no archive' if damaged else 'neither'}, and the download from {CIFAR10.url} "
+            f"failed ({one_line(error)}): put the archive there yourself, or take dataset=folder data_dir=<a folder of "
+            "images>, or dataset=digits, which needs no download"
         ) from error
     return Images("cifar10", tuple(train.classes), *_arrays(train), *_arrays(test))
 

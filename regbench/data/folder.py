@@ -30,7 +30,7 @@ def load(data_dir: Path) -> Images:
         differing = sorted(set(classes["train"]) ^ set(classes["test"]))
         raise UserError(
             f"folder: {data_dir}/train and {data_dir}/test must have the same classes; "
-            f"only one of them has: {', '.join(differing)}"
+            f"only one of them has: {', '.join(differing)}; add it to the other one, or remove it"
         )
     files = [
         (part, label, file) for part in PARTS for label, found in enumerate(listing[part].values()) for file in found
@@ -38,7 +38,7 @@ def load(data_dir: Path) -> Images:
     try:
         key = cache.content_key(f"folder {SIDE}", data_dir, [file for _, _, file in files])
     except OSError as error:
-        raise UserError(f"folder: {error.filename} cannot be read ({one_line(error)})") from error
+        raise UserError(f"folder: {error.filename} cannot be read ({error.strerror}): {FIX}") from error
     name = data_dir.resolve().name
     images = cache.read(key, name)
     if images is None:
@@ -60,14 +60,16 @@ def _list_part(data_dir: Path, part: str) -> dict[str, list[str]]:
     try:
         listing = {name: list(_list_class(data_dir, Path(part, name))) for name in _folders(root)}
     except OSError as error:
-        raise UserError(f"folder: {root}: {one_line(error)}") from error
+        raise UserError(
+            f"folder: {error.filename} cannot be listed ({error.strerror}): repair that, or give another data_dir"
+        ) from error
     if not listing:
-        raise UserError(f"folder: {root} has no folder of a class in it")
+        raise UserError(f"folder: {root} has no folder of a class in it; put the images into one folder per class")
     empty = [name for name, files in listing.items() if not files]
     if empty:
         raise UserError(
-            f"folder: {root} has no image for class {', '.join(empty)}; files that count as images end with "
-            f"{', '.join(EXTENSIONS)}"
+            f"folder: {root} has no image for class {', '.join(empty)}; put some there, or remove the class from train/ "
+            f"and test/; accepted as images: {', '.join(EXTENSIONS)}"
         )
     return listing
 
@@ -77,9 +79,14 @@ def _folders(root: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
 
+def _raise(error: OSError) -> None:
+    """Have os.walk raise for a folder that cannot be read: it would leave its images out in silence."""
+    raise error
+
+
 def _list_class(data_dir: Path, place: Path) -> Iterator[str]:
     """Give the images of a class, folders within it included, in torchvision's order."""
-    for folder, _, names in sorted(os.walk(data_dir / place, followlinks=True)):
+    for folder, _, names in sorted(os.walk(data_dir / place, onerror=_raise, followlinks=True)):
         below = os.path.relpath(folder, data_dir)
         yield from (os.path.join(below, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS))
 

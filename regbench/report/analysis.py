@@ -1,6 +1,7 @@
 """From tidy frames to what the report says: which cells count, which lam is chosen, what is shown against none."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,7 +134,8 @@ def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) 
 
 def prune_curve(frame: pd.DataFrame) -> dict[str, float]:
     """Return the columns that hold accuracies of pruned networks: name -> share of zeroed weights, rising."""
-    found = {name: float(name.removeprefix(PRUNE)) for name in frame.columns if str(name).startswith(PRUNE)}
+    columns = [name for name in frame.columns if re.fullmatch(rf"{PRUNE}(0|0\.\d+)", str(name), re.ASCII)]
+    found = {name: float(name.removeprefix(PRUNE)) for name in columns}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from regbench.errors import one_line
 from regbench.files import atomic
 from regbench.report import figures, load, markdown
 from regbench.report.analysis import Analysis, analyse
@@ -34,8 +36,13 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
     weights: dict[str, dict[str, np.ndarray]] = {}
     for trial in shown.sort_values("seed", kind="stable").drop_duplicates("method").itertuples():
         path = load.artifact(store, trial.run_id, "weights/model.safetensors")
-        if path is not None:
-            weights[trial.method] = {name: w for name, w in load_file(path).items() if w.ndim >= 2}
+        try:
+            found = load_file(path) if path is not None else {}
+        except (OSError, SafetensorError) as error:
+            load.log.warning("%s is left out: it is damaged (%s)", path, one_line(error))
+            continue
+        if found:
+            weights[trial.method] = {name: w for name, w in found.items() if w.ndim >= 2}
     order = [method for method in analysis.methods if method in weights]
     return Material(
         runs,

@@ -20,6 +20,7 @@ BASELINE_COLOUR = "#555555"
 MARKERS = "osD^vP*X<>"
 # a lam that ruins the network would squeeze all others into a line: what lies further below `none` is named at the edge
 SHOWN_BELOW = 0.10
+NAME_LENGTH = 60
 # the same runs must give the same bytes, so nothing random or dated goes into a file
 RC = {"svg.hashsalt": "regbench", "svg.fonttype": "none", "savefig.dpi": 130, "font.size": 9}
 
@@ -29,6 +30,16 @@ def colours(methods: Iterable[str]) -> dict[str, object]:
     others = [name for name in methods if name != BASELINE]
     palette = sns.color_palette("colorblind", max(len(others), 1))
     return {BASELINE: BASELINE_COLOUR} | dict(zip(others, palette, strict=False))
+
+
+def shown(name: object) -> str:
+    """Return a name as matplotlib is to draw it: as it is, on one line, of at most 60 characters.
+
+    A dollar would begin mathematics, and a legend leaves out what begins with an underscore.
+    """
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(name).split()))
+    line = line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 3]}..."
+    return f"{' ' * line.startswith('_')}{line}".replace("$", r"\$")
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
@@ -68,6 +79,7 @@ def _against_lam(
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     palette = colours(analysis.methods)
     counted = trials[trials["seed"].isin(analysis.seeds) & (trials["outcome"] != "diverged")]
+    counted = counted.reindex(columns=[*counted.columns.union([metric])])  # a stranger's run may lack it
     cells = analysis.cells
     base = cells[cells["method"] == BASELINE]
     lowest = base[prefix].iloc[0] - SHOWN_BELOW if floor and len(base) and base[prefix].notna().all() else -np.inf
@@ -95,7 +107,7 @@ def _against_lam(
             chosen = analysis.chosen(method)
             if chosen is not None:
                 axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
-        axis.set(title=method, xlabel="lam")
+        axis.set(title=shown(method), xlabel="lam")
     for axis in axes[::columns]:
         axis.set_ylabel(label)
     for axis in axes[len(methods) :]:
@@ -134,7 +146,7 @@ def forest(analysis: Analysis) -> Figure:
         if np.isfinite([low, high]).all():
             axis.plot([low, high], [place, place], color=palette[method], linewidth=2, solid_capstyle="butt")
         axis.plot(mean, place, "o", color=palette[method], markersize=7)
-    names = [f"{method} lam={format_lam(found.selection.lam)}\n{found.verdict}" for method, found in rows]
+    names = [f"{shown(method)} lam={format_lam(found.selection.lam)}\n{found.verdict}" for method, found in rows]
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel(f"test accuracy minus that of none, pp (paired over {len(analysis.seeds)} seeds, 95 % interval)")
@@ -153,7 +165,7 @@ def accuracy_against_compression(analysis: Analysis) -> Figure:
     for place, method in enumerate(analysis.methods):
         own = cells[cells["method"] == method]
         axis.plot(own["compression_ratio"], 100 * own["test"], MARKERS[place % len(MARKERS)], color=palette[method],
-                  markersize=7, alpha=0.85, label=method)  # fmt: skip
+                  markersize=7, alpha=0.85, label=shown(method))  # fmt: skip
     front = _front(cells)
     if len(front) > 1:
         axis.step(front["compression_ratio"], 100 * front["test"], where="pre", color="black", linewidth=0.8,
@@ -183,20 +195,20 @@ def prune_curves(analysis: Analysis) -> Figure | None:
     """
     columns = prune_curve(analysis.cells)
     cells = analysis.cells.dropna(subset=[*columns])
-    shown = [(method, cells[(cells["method"] == method) & (cells["lam"] == analysis.chosen(method))])
+    drawn = [(method, cells[(cells["method"] == method) & (cells["lam"] == analysis.chosen(method))])
              for method in analysis.methods]  # fmt: skip
-    shown = [(method, own.iloc[0]) for method, own in shown if len(own)]
-    if not columns or not shown:
+    drawn = [(method, own.iloc[0]) for method, own in drawn if len(own)]
+    if not columns or not drawn:
         return None
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axis = figure.subplots()
     palette = colours(analysis.methods)
     left = [1 - share for share in columns.values()]
-    for method, cell in shown:
+    for method, cell in drawn:
         lam = "" if method == BASELINE else f" lam={format_lam(cell['lam'])}"
         place = analysis.methods.index(method)
         axis.plot(left, [100 * cell[name] for name in columns], marker=MARKERS[place % len(MARKERS)], markersize=5,
-                  linewidth=1.4, color=palette[method], label=f"{method}{lam}")  # fmt: skip
+                  linewidth=1.4, color=palette[method], label=f"{shown(method)}{lam}")  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlim(1.15, 0.85 * min(left))
     axis.set_xticks(left, [f"{100 * share:g}" for share in columns.values()])
@@ -221,7 +233,7 @@ def learning_curves(analysis: Analysis, epochs: pd.DataFrame) -> Figure:
         for axis, name, factor in ((left, "accuracy", 100), (right, "loss", 1)):
             axis.plot(means.index, factor * means[f"train/{name}"], ":", color=palette[method], linewidth=1.2)
             axis.plot(means.index, factor * means[f"val/{name}"], "-", color=palette[method], linewidth=1.6,
-                      label=method if axis is left else None)  # fmt: skip
+                      label=shown(method) if axis is left else None)  # fmt: skip
     for axis in (left, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="accuracy, %")
@@ -246,7 +258,8 @@ def layer_sparsity(analysis: Analysis, layers: pd.DataFrame) -> Figure:
         axes, ("sparsity/exact", "sparsity/abs_1e-3"), ("exact zeros, %", "|w| < 1e-3, %"), strict=True
     ):
         table = 100 * own.pivot_table(index="method", columns="layer", values=metric).loc[methods, order]
-        table.columns = [name.removesuffix(".weight") for name in table.columns]
+        table.columns = [shown(name.removesuffix(".weight")) for name in table.columns]
+        table.index = [shown(method) for method in table.index]
         sns.heatmap(table, ax=axis, annot=True, fmt=".1f", linewidths=1, vmin=0, vmax=100, cmap="viridis_r", cbar=False,
                     annot_kws={"size": 8})  # fmt: skip
         axis.set(title=title, xlabel="", ylabel="")
@@ -264,7 +277,7 @@ def weight_histograms(weights: Mapping[str, np.ndarray], palette: Mapping[str, o
     edges = np.linspace(-limit, limit, 202)
     for method, w in weights.items():
         counts, _ = np.histogram(np.clip(w, -limit, limit), bins=edges)
-        axis.stairs(counts, edges, color=palette[method], linewidth=1.3, label=method)
+        axis.stairs(counts, edges, color=palette[method], linewidth=1.3, label=shown(method))
     axis.set(yscale="log", xlabel="weight (the outermost bins hold what lies beyond)", ylabel="number of weights")
     axis.legend(fontsize="small")
     return figure
@@ -278,7 +291,7 @@ def output_bars(outputs: Mapping[str, np.ndarray], palette: Mapping[str, object]
     for axis, (method, w) in zip(axes, outputs.items(), strict=True):
         axis.fill_between(np.arange(w.size), w.flatten(), step="mid", color=palette[method], linewidth=0,
                           antialiased=False, rasterized=True)  # fmt: skip
-        axis.set_ylabel(method)
+        axis.set_ylabel(shown(method))
         axis.set_xlim(0, w.size)
-    axes[-1].set_xlabel(f"weight of {layer} ({next(iter(outputs.values())).size:,} in all)")
+    axes[-1].set_xlabel(f"weight of {shown(layer)} ({next(iter(outputs.values())).size:,} in all)")
     return figure

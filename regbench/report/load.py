@@ -1,18 +1,22 @@
 """Runs of a tracking store -> tidy frames: a row per trial, a row per trial and epoch."""
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchUtils
 
-from regbench.errors import UserError
+from regbench.errors import UserError, one_line
 from regbench.sweep import BASELINE
 from regbench.tracking import schema
 from regbench.tracking.store import Store
 
+log = logging.getLogger(__name__)
 # what a row per epoch holds; each costs a query, or one per run where the store has no bulk query
 CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
 # parameters of a trial that are not part of its recipe
@@ -44,6 +48,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     """
     if store.experiment_id is None:
         raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
+    _check_filter(condition)
     every = store.search("")
     found = [run for run in every if run.data.tags.get(schema.KIND) == "trial"]
     if sweep or condition:
@@ -103,15 +108,18 @@ def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for trial in trials.itertuples():
         path = artifact(store, trial.run_id, "weights/layers.csv")
-        if path is not None:
-            tables.append(pd.read_csv(path).assign(method=trial.method, lam=trial.lam, seed=trial.seed))
+        try:
+            table = pd.read_csv(path) if path is not None else pd.DataFrame()
+        except (OSError, ValueError) as error:
+            log.warning("%s is left out: it is damaged (%s)", path, one_line(error))
+            continue
+        if not table.empty:
+            tables.append(table.assign(method=trial.method, lam=trial.lam, seed=trial.seed))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def artifact(store: Store, run_id: str, path: str) -> Path | None:
     """Return a local copy of a run's artifact, None if there is none (deleted, or the folder was moved)."""
-    from mlflow.exceptions import MlflowException
-
     try:
         return Path(store.client.download_artifacts(run_id, path))
     except (MlflowException, OSError):
@@ -123,9 +131,19 @@ def method(regularizer: str, scope: str) -> str:
     return regularizer if scope in ("weights", "") or regularizer == BASELINE else f"{regularizer} scope={scope}"
 
 
+def _check_filter(condition: str) -> None:
+    try:
+        SearchUtils.parse_search_filter(condition)
+    except MlflowException as error:
+        raise UserError(
+            f"filter={condition!r} is no MLflow filter ({one_line(error)[:160]}); accepted: comparisons joined by `and`, "
+            "as in params.regularizer != 'l1'"
+        ) from error
+
+
 def _row(run: Run) -> dict[str, object]:
     tags, params = run.data.tags, run.data.params
-    return {
+    row = {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
         "status": run.info.status,
@@ -140,10 +158,21 @@ def _row(run: Run) -> dict[str, object]:
         "ended": run.info.end_time or 0,
         "method": method(params.get("regularizer", ""), params.get("scope", "")),
         "regularizer": params.get("regularizer", ""),
-        "lam": float(params.get("lam", "nan")),
-        "seed": int(params.get("seed", -1)),
-        **run.data.metrics,
+        "lam": _number(run, "lam", float, "nan"),
+        "seed": _number(run, "seed", int, "-1"),
     }
+    return row | {name: value for name, value in run.data.metrics.items() if name not in row}
+
+
+def _number(run: Run, name: str, kind: type, missing: str) -> float | int:
+    text = run.data.params.get(name, missing)
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UserError(
+            f"run {run.info.run_id} has {name}={text!r}, which is no number: it is no trial of regbench; delete it, or "
+            f"leave it out with filter"
+        ) from error
 
 
 def _recipes(runs: Iterable[Run]) -> dict[str, dict[str, str]]:

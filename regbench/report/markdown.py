@@ -31,7 +31,9 @@ def escape(text: object) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
     line = " ".join(str(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", line)
+    line = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", line)
+    # what begins a list or a rule, where a line begins with it
+    return re.sub(r"^(\d{1,9}(?=[.)](\s|$))|(?=[-+=]([-+=\s]|$)))", r"\1\\", line)
 
 
 def report(runs: Runs, analysis: Analysis, figures: Sequence[str], layers: pd.DataFrame) -> str:
@@ -211,7 +213,7 @@ def _left_out(runs: Runs, analysis: Analysis) -> str:
             lines.append(f"* {len(names)} {outcome}: {', '.join(_code(name) for name in names)}.")
     for (status, reason), group in runs.others.groupby(["status", "reason"], sort=True):
         why = f" ({escape(reason)})" if reason else ""
-        lines.append(f"* {len(group)} {status}{why}: {', '.join(_code(name) for name in group['name'])}.")
+        lines.append(f"* {len(group)} {escape(status)}{why}: {', '.join(_code(name) for name in group['name'])}.")
     if runs.foreign:
         lines.append(
             f"* {runs.foreign} runs of the experiment are no trials or sweeps of regbench and are not looked at."

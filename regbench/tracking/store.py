@@ -28,6 +28,7 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
 SILENT = 600_000  # ms
+MAX_NAME = 500  # characters of an experiment's name
 SQLITE = "sqlite:///"
 # the way out that all errors of the store name
 FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
@@ -52,15 +53,17 @@ class Store:
 
         Raises UserError if the store cannot be reached or written, or the experiment is deleted.
         """
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_URI
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
         self.empty = self._is_empty()
-        self.experiment = experiment or self._surrounding()
+        surrounding = self._surrounding() if self.launcher else os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        self.experiment = (surrounding or DEFAULT_EXPERIMENT) if experiment is None else experiment
+        _check_name(self.experiment)
         self.experiment_id = None if self.empty else self._find()
 
     def _is_empty(self) -> bool:
-        return self.uri.startswith(SQLITE) and _check_sqlite(self.uri)
+        return self.uri.startswith("sqlite:") and _check_sqlite(self.uri)
 
     def look_again(self) -> None:
         """See what another process may have made since the store was opened: the database, the experiment."""
@@ -113,6 +116,15 @@ class Store:
                 tags = run.data.tags
                 if schema.KEY in tags and schema.SUPERSEDED not in tags:
                     found[tags[schema.KEY]] = _finished(run)  # the newest counts
+        return found
+
+    def fingerprints(self) -> dict[str, set[str]]:
+        """Return a data set's name -> the fingerprints of what sweeps of the experiment were trained on."""
+        found: dict[str, set[str]] = {}
+        for run in self.search(f"tags.`{schema.KIND}` = 'sweep'"):
+            tags = run.data.tags
+            if schema.DATASET in tags and schema.FINGERPRINT in tags:
+                found.setdefault(tags[schema.DATASET], set()).add(tags[schema.FINGERPRINT])
         return found
 
     def search(self, condition: str) -> list[Run]:
@@ -182,11 +194,20 @@ class Store:
             return set()
 
     def _surrounding(self) -> str:
-        if self.launcher:
-            with _reported(self.uri):
+        """Return the experiment of the run that MLFLOW_RUN_ID names."""
+        from mlflow.exceptions import MlflowException
+
+        missing = f"MLFLOW_RUN_ID={self.launcher!r} is no run of {self.uri}: unset MLFLOW_RUN_ID"
+        if self.empty:
+            raise UserError(missing)
+        with _reported(self.uri):
+            try:
                 experiment_id = self.client.get_run(self.launcher).info.experiment_id
-                return self.client.get_experiment(experiment_id).name
-        return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise UserError(missing) from error
+            return self.client.get_experiment(experiment_id).name
 
     def _find(self) -> str | None:
         with _reported(self.uri):
@@ -222,6 +243,14 @@ def _abandoned(running: Sequence[Run]) -> list[Run]:
     return [run for run in running if dead(run)]
 
 
+def _check_name(experiment: str) -> None:
+    """Raise UserError for a name that MLflow refuses, which it would do after it had made the database."""
+    if not experiment.strip() or not experiment.isprintable() or len(experiment) > MAX_NAME:
+        raise UserError(
+            f"experiment={experiment[:80]!r} is no name; accepted: 1 to {MAX_NAME} characters that can be printed"
+        )
+
+
 def _check_sqlite(uri: str) -> bool:
     """Return whether the database is still to be made; raise UserError if it cannot be opened or made.
 
@@ -229,6 +258,8 @@ def _check_sqlite(uri: str) -> bool:
     """
     path = Path(uri.removeprefix(SQLITE))
     try:
+        if not uri.startswith(SQLITE) or "?" in uri:
+            raise ValueError("it names no file, or options that are not read")
         if path.exists():
             connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
             try:
@@ -242,7 +273,7 @@ def _check_sqlite(uri: str) -> bool:
             raise FileNotFoundError(f"there is no folder {path.parent}")
         with tempfile.TemporaryFile(dir=path.parent):
             return True
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         if "locked" in str(error):
             raise UserError(f"the tracking store {uri} is locked by another program: wait for it, or end it") from error
         raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
@@ -252,13 +283,14 @@ def _check_sqlite(uri: str) -> bool:
 def _reported(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into a UserError, after one retry instead of minutes of them."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of a database's address, or a driver that is not installed
 
     limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update({name: value for name, value in limits.items() if before[name] is None})
     try:
         yield
-    except (MlflowException, OSError, ValueError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         text = one_line(error)
         raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {FIX}") from error
     finally:

@@ -65,8 +65,8 @@ class SweepRun:
             schema.KIND: "sweep",
             schema.SWEEP: self._sweep.id,
             schema.OWNER: process.current(),
-            "regbench.dataset": self._data.name,
-            "regbench.fingerprint": self._data.fingerprint,
+            schema.DATASET: self._data.name,
+            schema.FINGERPRINT: self._data.fingerprint,
             **self._tags,
             **environment.tags(),
         }

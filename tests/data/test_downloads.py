@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import http.server
+import io
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 from regbench import data
-from regbench.data import fashion_mnist
+from regbench.data import cifar10, fashion_mnist
 from regbench.errors import UserError
 
 
@@ -109,6 +111,70 @@ def test_a_truncated_cifar10_archive_is_named(cifar, tmp_path):
         data.load("cifar10", tmp_path)
 
 
+class Trap:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.place,)
+
+
+def malicious(folder: Path, trap: Path) -> None:
+    """Write an archive that has all names of CIFAR-10, pickles that run code, and members that leave the folder."""
+    content = pickle.dumps(Trap(trap))
+    names = [f"{CIFAR10.base_folder}/{name}" for name in cifar10.FILES]
+    with tarfile.open(folder / CIFAR10.filename, "w:gz") as archive:
+        for name in (*names, "../escaped", str(trap)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("how", ["served", "in place", "unpacked"])
+def test_a_cifar10_that_is_not_the_known_one_is_neither_unpacked_nor_unpickled(cifar, tmp_path, monkeypatch, how):
+    trap, place, other = tmp_path / "trap", tmp_path / "a" / "place", tmp_path / "other"
+    place.mkdir(parents=True)
+    other.mkdir()
+    malicious(other, trap)
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")
+    if how == "in place":
+        shutil.copy(other / CIFAR10.filename, place)
+    elif how == "unpacked":
+        shutil.unpack_archive(cifar / CIFAR10.filename, place, filter="data")
+        (place / CIFAR10.base_folder / "data_batch_3").write_bytes(pickle.dumps(Trap(trap)))
+    before = sorted(tmp_path.rglob("*"))
+    with served(other) as url:
+        if how == "served":
+            monkeypatch.setattr(CIFAR10, "url", url + CIFAR10.filename)
+        told = (
+            "found data_batch_3 damaged and no archive" if how == "unpacked" else "damaged|found neither, and .* failed"
+        )
+        with pytest.raises(UserError, match=told):
+            data.load("cifar10", place)
+    assert not trap.exists()
+    assert sorted(tmp_path.rglob("*")) == before
+    pickle.loads(pickle.dumps(Trap(trap)))
+    assert trap.exists()  # it would have run
+
+
+def test_damaged_batches_are_unpacked_again_and_a_damaged_list_of_names_is_named(cifar, tmp_path):
+    shutil.copy(cifar / CIFAR10.filename, tmp_path)
+    first, place = data.load("cifar10", tmp_path), tmp_path / CIFAR10.base_folder
+    flip(place / "data_batch_3")
+    assert data.load("cifar10", tmp_path).fingerprint == first.fingerprint
+    flip(place / "batches.meta")
+    with pytest.raises(UserError, match=r"batches\.meta is damaged or cut short: delete .* and run again"):
+        data.load("cifar10", tmp_path)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def idx(array: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header + array.tobytes()
@@ -161,6 +227,21 @@ def test_a_truncated_idx_file_is_named(fashion):
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is damaged or cut short"):
         data.load("fashion_mnist", fashion)
+
+
+def test_an_altered_idx_file_is_seen(fashion):
+    """gzip's own checksum tells of a changed archive; a plain file has none, and its change is another fingerprint."""
+    first, file = data.load("fashion_mnist", fashion), fashion / "train-images-idx3-ubyte.gz"
+    whole = gzip.decompress(file.read_bytes())
+    flip(file)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is damaged or cut short"):
+        data.load("fashion_mnist", fashion)
+    file.unlink()
+    plain = file.with_suffix("")
+    plain.write_bytes(whole)
+    assert data.load("fashion_mnist", fashion).fingerprint == first.fingerprint
+    flip(plain)
+    assert data.load("fashion_mnist", fashion).fingerprint != first.fingerprint
 
 
 def test_files_that_do_not_belong_together_are_named(fashion):

@@ -86,6 +86,33 @@ def test_an_altered_cache_is_noticed(pictures, caplog):
     assert "checksum" in caplog.text
 
 
+def test_any_flipped_byte_of_a_cache_is_noticed(pictures):
+    """In its header, labels or pixels: read as it was, or built again; never taken as it is."""
+    first = load(pictures)
+    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    whole = stored.read_bytes()
+    for place in range(0, len(whole), 997):
+        content = bytearray(whole)
+        content[place] ^= 1
+        stored.write_bytes(content)
+        assert load(pictures).fingerprint == first.fingerprint, place
+    for length in (7, 8, 100, len(whole) // 2, len(whole) - 1):
+        stored.write_bytes(whole[:length])
+        assert load(pictures).fingerprint == first.fingerprint, length
+        assert stored.read_bytes() == whole
+
+
+def test_a_cache_cut_off_while_it_was_written_is_not_looked_at(pictures):
+    """A process that was killed leaves its temporary file, whose name no cache has."""
+    first = load(pictures)
+    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    half = stored.with_name(f".{stored.name}.abc123")
+    half.write_bytes(stored.read_bytes()[:1000])
+    stored.unlink()
+    assert load(pictures).fingerprint == first.fingerprint
+    assert stored.exists()
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(pictures, monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "file" / "below"))

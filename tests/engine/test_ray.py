@@ -22,7 +22,6 @@ from regbench.sweep import Recipe, Trial, grid
 from regbench.tracking import schema
 from tests.conftest import PROJECT, TINY, arguments
 from tests.engine.test_side_by_side import assert_same, by_trial, kinds
-from tests.test_bad_input import refusal
 from tests.test_end_to_end import outcome, runs_of, weights_of
 
 if importlib.util.find_spec("ray") is None:
@@ -194,6 +193,16 @@ def test_a_node_with_other_code_is_refused(cluster, recipe, images):
         list(ray_cluster.train([trial], images, "cpu"))
 
 
+def refusal(options: dict[str, str], capsys) -> str:
+    """Run a sweep that must be refused; return its one line."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(sweep.main, [f"--{name}={value}" for name, value in (SWEEP | {"backend": "ray"} | options).items()])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2, told
+    assert told.startswith("error: ") and told.count("\n") == 1
+    return told
+
+
 @pytest.mark.parametrize(
     ("address", "options", "message"),
     [
@@ -212,10 +221,10 @@ def test_a_mistake_is_one_line(cluster, address, options, message, monkeypatch, 
     if address:
         ray.shutdown()
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert message in refusal(sweep.main, SWEEP | {"backend": "ray"} | options, capsys)
+    assert message in refusal(options, capsys)
 
 
 def test_without_ray_the_fix_is_named(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    message = refusal(sweep.main, SWEEP | {"backend": "ray"}, capsys)
+    message = refusal({}, capsys)
     assert "backend='ray' needs Ray, which is not installed; get it with: pip install 'regbench[ray]'" in message

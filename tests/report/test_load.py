@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import report
-from regbench import cli, planning, runner
+from regbench import planning, runner
 from regbench.engine.choice import Engine
 from regbench.errors import UserError
 from regbench.report import build, load
@@ -106,31 +106,3 @@ def test_the_command_writes_the_report_and_an_artifact(recipe, images, run_here,
     parent = load.load(store).sweeps[-1]
     stored = {file.path for file in store.client.list_artifacts(parent, "report")}
     assert {"report/report.md", "report/figures", "report/cells.csv"} <= stored
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"experiment": "nowhere"}, "there is no experiment 'nowhere' in sqlite:///mlflow.db; accepted: \"Default\""),
-        ({"experiment": "Default"}, "holds no trial (0 runs in all)"),
-        ({"experiment": "Default", "sweep": "0123456789ab"}, "holds no trial that meets what was asked for"),
-        ({"sweep": "a%' or 1=1"}, "is no id; accepted"),
-        ({"experiment": "Default", "filter": "nonsense"}, "does not work (Invalid"),
-        ({"out": "mlflow.db"}, "out='mlflow.db' is a file"),
-    ],
-)
-def test_the_command_is_refused_with_one_line(options, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.run(report.main, [f"--{name}={value}" for name, value in options.items()])
-    told = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert message in told
-    assert told.count("\n") == 1
-
-
-def test_a_server_that_is_away_is_told_in_one_line(capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(SystemExit) as stop:
-        cli.run(report.main, [])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: the tracking store http://127.0.0.1:9 does not work")

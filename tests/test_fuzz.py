@@ -1,0 +1,191 @@
+"""Any text on the command line, and any names in a tracking store: a valid value or a clear refusal, a whole report.
+
+With REGBENCH_FUZZ=20000 as many examples of each property are tried; of reports a tenth, of figures a hundredth.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from functools import cache
+
+import click
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from regbench import cli
+from regbench.errors import UserError
+from regbench.report import figures, markdown
+from regbench.sweep import format_lam, format_seeds
+from tests.report.make_fixture import material
+
+EXAMPLES = int(os.environ.get("REGBENCH_FUZZ", "100"))
+MANY = settings(deadline=None, max_examples=EXAMPLES)
+# what the parsers look at, so that much of it is nearly right
+TEXT = st.text(max_size=20) | st.text("0123456789-,.:+_ eEautocdlinfx\u0661\uff11\0", max_size=20) | st.from_regex(
+    r"(\d{0,12}-?\d{0,12},? ?){0,4}|([+-]?\d{0,4}\.?\d{0,4}(e[+-]?\d{0,4})?,?){0,4}", fullmatch=True
+)  # fmt: skip
+NAMES = st.text(max_size=40) | st.text("|`<>[]()*_~#!\\$&{}^%\"'\n\r\t\x00\x1b /.ab\u202e\u2028", max_size=40)
+HOSTILE = ("a|b`c", "<script>alert(1)</script>", "$\\frac{", "![x](http://e/x.png)", "_x", "a\n\n# b", "a\n|b", "\\|")
+
+
+def parsed(parse, *arguments):
+    """Return the value, or None where it is refused."""
+    try:
+        return parse(*arguments)
+    except UserError:
+        return None
+
+
+@MANY
+@given(TEXT)
+@example("0-999999999999")
+@example("0-9999999999,0-9999999999")
+def test_seeds_are_different_numbers_that_generators_take(text):
+    found = parsed(cli.seeds, text)
+    if found is not None:
+        assert 1 <= len(found) == len(set(found)) <= cli.MAX_SEEDS
+        assert all(0 <= seed <= cli.MAX_SEED for seed in found)
+        assert cli.seeds(format_seeds(found)) == tuple(sorted(found))
+
+
+@MANY
+@given(TEXT)
+@example("1_0")
+@example("1\x85")
+@example("1e999")
+def test_lams_are_different_numbers_that_float32_holds(text):
+    found = parsed(cli.lams, text)
+    if found is not None:
+        assert "".join(text.split()).isascii()  # white space around a number may be of any script
+        assert len(found) == len(set(found))
+        assert all(cli.SMALLEST <= lam <= cli.LARGEST for lam in found)
+        assert cli.lams(",".join(map(format_lam, found))) == found
+    elif text.strip() == cli.AUTO:
+        assert cli.lams(text) is None
+
+
+@MANY
+@given(st.sets(st.integers(0, cli.MAX_SEED), min_size=1, max_size=30))
+def test_seeds_are_written_in_a_way_that_reads_back(seeds):
+    assert cli.seeds(format_seeds(list(seeds))) == tuple(sorted(seeds))
+
+
+@MANY
+@given(st.floats(cli.SMALLEST, cli.LARGEST, exclude_min=True))
+def test_a_lam_is_written_in_a_way_that_reads_back(lam):
+    assert cli.lams(format_lam(lam)) == (lam,)
+
+
+@MANY
+@given(TEXT | st.lists(st.sampled_from(["none", "l1", "l2", "L1", "", " l1 ", "no_such_module:X"])).map(",".join))
+def test_regularizers_are_different_names_that_are_there(text):
+    found = parsed(cli.names, text)
+    if found is not None:
+        assert 1 <= len(found) == len(set(found))
+        assert parsed(cli.names, ",".join(found)) == found
+
+
+@MANY
+@given(TEXT)
+@example("9" * 5000)
+def test_numbers_and_devices_are_in_their_range(text):
+    option = click.Option(["--x"])
+    size = parsed(cli.size, "x", text, {"all": -1})
+    assert size is None or (size == -1 and text.strip() == "all") or 0 <= size < 10**12
+    jobs = parsed(cli.positive, "x", text, 1000)
+    assert jobs is None or 1 <= jobs <= 1000
+    whole = parsed(cli.Whole(50).convert, text, option, None)
+    assert whole is None or 1 <= whole <= 50
+    real = parsed(cli.Real("below 1", lambda x: 0 <= x < 1).convert, text, option, None)
+    assert real is None or (0 <= real < 1 and text.strip().isascii())
+    assert parsed(cli.Switch().convert, text, option, None) in (None, True, False)
+    assert parsed(cli.device, text) in (None, "cpu") or re.fullmatch(r"cuda:\d+", cli.device(text))
+    folder = parsed(cli.folder, "x", text)
+    assert folder is None or "\0" not in str(folder)
+    assert math.isfinite(real or 0)
+
+
+golden = cache(material)
+
+
+def renamed(one: str, two: str, free: str):
+    """Return the fixture with other names for two methods, for its runs, reasons, layers, recipe and experiment."""
+    names = {"l1": one, "my|prox <b>": two}
+    runs, layers, analysis = golden().runs, golden().layers, golden().analysis
+    trials, cells, layers = (
+        table.assign(method=table["method"].replace(names)) for table in (runs.trials, analysis.cells, layers)
+    )
+    layers["layer"] = layers["layer"].replace({"l3.weight": free})
+    runs = dataclasses.replace(
+        runs,
+        experiment=free,
+        trials=trials.assign(name=free, device=free, engine=free),
+        others=runs.others.assign(name=free, reason=free, status=free),
+        recipe={"dataset": free, "model": free},
+        environment={"env.x": (free,)},
+    )
+    comparisons = {names.get(method, method): found for method, found in analysis.comparisons.items()}
+    analysis = dataclasses.replace(
+        analysis, cells=cells, comparisons=comparisons, notes=(f"{one} lam=1", f"{free} and {two}")
+    )
+    return dataclasses.replace(golden(), runs=runs, analysis=analysis, layers=layers)
+
+
+def tokens(text: str) -> list:
+    """Return a Markdown text as tokens, tables and raw HTML included, in one list."""
+    found = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
+    return [inner for token in found for inner in (token, *(token.children or ()))]
+
+
+def shape(found: list) -> list[str]:
+    """Return the kinds of blocks, but for how names are set within them."""
+    return [token.type for token in found if token.block and token.type != "inline"]
+
+
+def written(*names: str) -> list:
+    """Return the tokens of the fixture's report with these names."""
+    named = renamed(*names)
+    return tokens(markdown.report(named.runs, named.analysis, list(markdown.FIGURES), named.layers))
+
+
+@cache
+def usual() -> list:
+    return written("a", "b", "c")
+
+
+@settings(deadline=None, max_examples=max(30, EXAMPLES // 10))
+@given(NAMES, NAMES, NAMES)
+@example(*HOSTILE[:3])
+@example(*HOSTILE[3:6])
+@example(HOSTILE[6], HOSTILE[7], "1.")
+@example("- -", "1) x", "---")
+def test_names_change_no_block_of_the_report_and_bring_no_html_or_link(one, two, free):
+    if len({one, two, "none", "l2", "weight_decay"}) < 5:
+        return
+    hostile, plain = written(one, two, free), usual()
+    assert shape(hostile) == shape(plain)
+    kinds = [token.type for token in hostile]
+    assert not {"html_block", "html_inline", "link_open", "s_open"} & set(kinds)
+    images = [token.attrs["src"] for token in hostile if token.type == "image"]
+    assert images == [token.attrs["src"] for token in plain if token.type == "image"]
+
+
+@settings(deadline=None, max_examples=max(3, EXAMPLES // 100))
+@given(NAMES, NAMES)
+@example("$\\frac{", "_x")
+@example("$a$", "\\$b$\x00")
+def test_figures_are_drawn_whatever_the_names(tmp_path_factory, one, two):
+    if len({one, two, "none", "l2", "weight_decay"}) < 5:
+        return
+    named = renamed(one, two, one)
+    folder = tmp_path_factory.mktemp("figures")
+    for name, figure in (
+        ("forest", figures.forest(named.analysis)),
+        ("prune_curves", figures.prune_curves(named.analysis)),
+        ("layer_sparsity", figures.layer_sparsity(named.analysis, named.layers)),
+    ):
+        figures.save(figure, folder, name)
+    assert len(list(folder.iterdir())) == 6
+    assert "\x00" not in (folder / "prune_curves.svg").read_text()
