@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import sweep
+from regbench import cli
 from regbench.engine import sequential, stacked
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.resident import Resident
