@@ -48,7 +48,7 @@ def test_a_regularizer_is_found_in_an_installed_package():
     assert regularizers.is_plugin("log")
     assert regularizers.find("l1") is regularizers.L1  # what is packaged cannot be replaced unnoticed
     with pytest.raises(
-        UserError, match=r"'l3' is unknown; accepted: none, .*, max_norm, log, broken, wrong, or an imp"
+        UserError, match=r"'l3' is unknown; accepted: none, .*, label_smoothing, log, broken, wrong, or an imp"
     ):
         regularizers.find("l3")
     with pytest.raises(UserError, match=r"reg='broken' cannot be imported .* it is no_such_module:X of an installed"):
