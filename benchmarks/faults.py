@@ -24,7 +24,7 @@ from regbench.errors import UserError
 from regbench.tracking import schema
 
 PROJECT = Path(__file__).resolve().parent.parent
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 # what a sweep of some two minutes on two cores is made of
 SWEEP = ("--reg=one_shot,imp,dropout,label_smoothing", "--lam=0.3,0.5", "--seeds=0-3", "--dataset=digits", "--epochs=8")
 # a start is given this many seconds before its signal, at most; half of them are over before training begins
@@ -34,11 +34,15 @@ ENDLESS = 1200.0
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--kills", type=click.IntRange(1), default=20, show_default=True, help="Signals to be sent.")
+@click.option("--signals", default="KILL", show_default=True, help=f"Which, a comma list of {', '.join(SIGNALS)}.")
 @click.option("--engine", type=click.Choice([SEQUENTIAL, STACKED]), default=SEQUENTIAL, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the moments and signals.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("faults"), show_default=True, help="A new one.")
-def main(kills: int, engine: str, seed: int, folder: Path) -> int:
+def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
     """Kill a sweep KILLS times, start it again each time, and compare it with an undisturbed one."""
+    if unknown := [name for name in signals.split(",") if name not in SIGNALS]:
+        raise UserError(f"signals={signals!r}: {unknown[0]!r} is unknown; accepted: {', '.join(SIGNALS)}")
+    chosen = [SIGNALS[name] for name in signals.split(",")]
     if folder.exists():
         raise UserError(f"folder={str(folder)!r} is there already; give the name of a new one")
     console = Console(highlight=False, soft_wrap=True)
@@ -50,7 +54,7 @@ def main(kills: int, engine: str, seed: int, folder: Path) -> int:
     _finish(command, calm, console)
     console.print(f"undisturbed: {time.monotonic() - start:.0f} s")
     sent: Counter[str] = Counter()
-    for number, (delay, what) in enumerate(_moments(random.Random(seed), kills), 1):
+    for number, (delay, what) in enumerate(_moments(random.Random(seed), kills, chosen), 1):
         process = _start(command, disturbed)
         try:
             process.wait(delay)
@@ -91,9 +95,11 @@ def compare(calm: Path, disturbed: Path) -> Iterator[str]:
             yield f"{name}: weights"
 
 
-def _moments(chance: random.Random, count: int) -> Iterator[tuple[float, signal.Signals]]:
+def _moments(
+    chance: random.Random, count: int, signals: list[signal.Signals]
+) -> Iterator[tuple[float, signal.Signals]]:
     for _ in range(count):
-        yield chance.uniform(0.5, LONGEST), chance.choice(SIGNALS)
+        yield chance.uniform(0.5, LONGEST), chance.choice(signals)
 
 
 def _start(command: list[str], folder: Path, **options: object) -> subprocess.Popen:
