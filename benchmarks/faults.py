@@ -25,8 +25,15 @@ from regbench.tracking import schema
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
-# what a sweep of some two minutes on two cores is made of
-SWEEP = ("--reg=one_shot,imp,dropout,label_smoothing", "--lam=0.3,0.5", "--seeds=0-3", "--dataset=digits", "--epochs=8")
+# some two minutes on two cores, in many short epochs: each is a place to go on from
+SWEEP = (
+    "--reg=one_shot,imp,dropout,label_smoothing",
+    "--lam=0.3,0.5",
+    "--seeds=0-3",
+    "--dataset=digits",
+    "--train_size=600",
+    "--epochs=12",
+)
 # a start is given this many seconds before its signal, at most; half of them are over before training begins
 LONGEST = 15.0
 ENDLESS = 1200.0
