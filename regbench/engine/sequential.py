@@ -88,6 +88,7 @@ def seconds_per_step(trial: Trial, data: Images, device: torch.device, budget: f
     size = trial.recipe.batch_size
     with precision.settings(trial.recipe.precision, device), noise(trial.seed, 0, device):
         training = Training(trial, len(data.classes), device)
+        training.update.begin(1)
         images = torch.from_numpy(data.train_images[:size].copy()).to(device)
         labels = torch.from_numpy(data.train_labels[:size].copy()).to(device)
         times: list[float] = []

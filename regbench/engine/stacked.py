@@ -238,6 +238,7 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
     resident = Resident(data, device)
     with precision.settings(recipe.precision, device):
         training = Training(trials, resident, recordable(trials, resident))
+        training.update.begin(1)
         chosen = training.train_part[:, :size]
         times: list[float] = []
         begin = time.perf_counter()
