@@ -2,7 +2,7 @@
 
 import torch
 
-from regbench.regularizers import L1, Regularizer
+from regbench.regularizers import L1, OneShot, Regularizer
 
 
 class Log(Regularizer):
@@ -172,6 +172,13 @@ class CutOff(Regularizer):
 class DropsAtZero(Regularizer):
     def hidden(self, h, lam, uniform):
         return h * (uniform > 0.5)
+
+
+class PrunesAndMoves(OneShot):
+    """Its after-step moves weights that are 0 too."""
+
+    def after_step(self, p, lam, tau):
+        p.add_(tau * lam)
 
 
 def not_a_class():

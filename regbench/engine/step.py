@@ -137,6 +137,8 @@ class Update:
                     w.add_(m, alpha=-self.lr)
                     for term in piece.terms:
                         term.group.call(term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
+                        if term.kept is not None and term.group.acts("after_step"):
+                            w[term.rows].mul_(term.kept)
         return penalties
 
     def end(self, epoch: int) -> None:
