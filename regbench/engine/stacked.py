@@ -147,19 +147,19 @@ class Training:
         )
 
 
-def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> Iterator[Event]:
+def train(trials: Sequence[Trial], data: Resident, size: int | None = None, resume: bool = True) -> Iterator[Event]:
     """Train `trials` in stacks of up to `size` (None: as many as the free memory takes), with the events of `sequential`.
 
     A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
     that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice. Stacks
-    that were cut off in an earlier process go on first.
+    that were cut off in an earlier process go on first, whatever else is in them, unless `resume` is False.
     """
     told: dict[Trial, int] = {}
     ended: set[Trial] = set()
     for recipe in dict.fromkeys(trial.recipe for trial in trials):
         members = [trial for trial in trials if trial.recipe == recipe]
         record = recordable(members, data)
-        cut_off = _cut_off(members, data)
+        cut_off = _cut_off(members, data) if resume else []
         resumed = {trial for part in cut_off for trial in part.open}
         left = [trial for trial in members if trial not in resumed]
         pending = deque([*cut_off, *_parts(left, size or capacity(members[0], data))])
@@ -331,6 +331,7 @@ def _train_stack(part: Part, data: Resident, record: bool) -> Iterator[Event]:
             for row in sorted(open_rows):
                 for epoch, results in enumerate(history[row], 1):
                     yield Epoch(trials[row], epoch, results)
+        del kept  # as large as the training
         for epoch in range(done + 1, recipe.epochs + 1):
             with precision.settings(recipe.precision, data.device):
                 results = training.epoch(epoch)

@@ -1,6 +1,7 @@
 """Which regularizers there are, by name."""
 
 import inspect
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -56,6 +57,11 @@ def find(name: str) -> type[Regularizer]:
 def is_plugin(name: str) -> bool:
     """Tell whether `name` is not a packaged regularizer, but a user's or an installed package's."""
     return name not in REGISTRY
+
+
+def is_known(name: str) -> bool:
+    """Tell whether `name` can be found without importing a module that the user's command line has not named."""
+    return name in REGISTRY or name in _entry_points() or name.partition(":")[0] in sys.modules
 
 
 def own_lams(name: str) -> tuple[float, ...]:
