@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.metadata import version
 
 import numpy as np
 import psutil
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from regbench import metrics, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import checkpoint, networks, precision, pruning, replay
+from regbench.engine import checkpoint, networks, precision, pruning, remembered, replay
 from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches
@@ -280,13 +281,24 @@ def faithful(recipe: Recipe, data: Resident) -> bool:
 def fastest_convolution(recipe: Recipe, count: int, device: torch.device) -> str:
     """Return the name of the convolution that this device computes fastest for a stack of `count`.
 
-    It is measured on a GPU. On a CPU it is fixed, so that the same trial is rounded in the same way in every run.
+    It is measured on a GPU, once: a stack that goes on in a later process is rounded as before. On a CPU it is fixed,
+    so that the same trial is rounded in the same way in every run.
     """
     return "grouped" if device.type == "cpu" else _measured(recipe.precision, recipe.batch_size, count, device)
 
 
 @cache
 def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
+    circumstances = {
+        "precision": kind,
+        "batch_size": batch,
+        "count": count,
+        "device": torch.cuda.get_device_name(device),
+        "torch": version("torch"),
+    }
+    known = remembered.recall("convolution", **circumstances)
+    if isinstance(known, str) and known in networks.CONVOLUTIONS:
+        return known
     seconds: dict[str, float] = {}
     for name, convolution in networks.CONVOLUTIONS.items():
         layers = [(3, 16, 32), (16, 32, 16)]
@@ -294,7 +306,9 @@ def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
             seconds[name] = sum(_seconds(convolution, *layer, kind, batch, count, device) for layer in layers)
         except RuntimeError:  # too large for the device, or not there for this precision
             continue
-    return min(seconds, key=seconds.__getitem__, default="grouped")
+    fastest = min(seconds, key=seconds.__getitem__, default="grouped")
+    remembered.remember("convolution", fastest, **circumstances)
+    return fastest
 
 
 def _seconds(convolution, channels, out, side, kind, batch, count, device, repetitions: int = 5) -> float:

@@ -5,6 +5,8 @@ import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+import numpy as np
+
 from regbench import importing
 from regbench.errors import UserError, one_line
 from regbench.regularizers.after_step import DecoupledWeightDecay, ElasticNet, GroupLasso, L1Prox, MaxNorm
@@ -87,7 +89,7 @@ def own_lams(name: str) -> tuple[float, ...]:
 def check_lam(name: str, lam: float) -> None:
     """Raise UserError if the regularizer called `name` cannot take this lam; or as `find` does."""
     cls = find(name)
-    if lam >= cls.below:
+    if np.float32(lam) >= cls.below:  # as it is trained with: 0.99999999 is 1
         raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
 
 

@@ -109,6 +109,16 @@ def test_both_convolutions_are_torchs():
             torch.testing.assert_close(found[row], expected, msg=name)
 
 
+def test_a_gpus_convolution_stays_that_of_the_first_measurement(recipe, monkeypatch):
+    """Two that are about as fast are rounded differently: what goes on in a later process must not take the other."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    for slower in ("grouped", "unfolded"):
+        stacked._measured.cache_clear()
+        monkeypatch.setattr(stacked, "_seconds", lambda way, *_, slow=slower: float(way is networks.CONVOLUTIONS[slow]))
+        assert stacked.fastest_convolution(recipe, 8, torch.device("cuda")) == "unfolded"
+    stacked._measured.cache_clear()
+
+
 def test_the_events_are_those_of_the_sequential_engine(recipe, images):
     trials, resident = mixed(recipe, 4), Resident(images, CPU)
     ours = list(stacked.train(trials, resident, 4))
