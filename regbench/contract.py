@@ -26,7 +26,7 @@ HOOKS = {
 }
 SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3, 7)}
 TAU = 0.1
-DONE = 1.0
+DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
 LAM = 1e-3  # of a class that has no grid
 
 Rule = Callable[[type[Regularizer]], str]
@@ -71,10 +71,11 @@ def runs(cls: type[Regularizer]) -> str:
     """The hooks run on matrices, convolutions and biases, also in float64."""
     for what, p, g, lam in _cases(cls):
         for kind in (torch.float32, torch.float64):
-            try:
-                _results(cls(), p.to(kind), g.to(kind), lam.to(kind))
-            except Exception as error:
-                return f"on {what} in {kind}: {type(error).__name__}: {one_line(error)}"
+            for hook, given in _arguments(p.to(kind), g.to(kind), lam.to(kind)).items():
+                try:
+                    getattr(cls(), hook)(*given)
+                except Exception as error:
+                    return f"{hook} on {what} in {kind}: {type(error).__name__}: {one_line(error)}"
     return ""
 
 
@@ -125,7 +126,7 @@ def has_shapes(cls: type[Regularizer]) -> str:
             numbers = {
                 "value": method.value(here, some),
                 "add_loss": method.add_loss(logits, labels, _column(some, logits)),
-                "share": method.share(some.flatten(), DONE),
+                "share": method.share(some.flatten(), DONE[-1]),
             }
             _called(method, here, slope, some)
             for hook, found in numbers.items():
@@ -135,8 +136,6 @@ def has_shapes(cls: type[Regularizer]) -> str:
                     return (
                         f"{hook} returns shape {list(found.shape)} on {what} {list(shape)}, expected {list(shape[:1])}"
                     )
-            if not 0 <= torch.as_tensor(numbers["share"]).min() <= torch.as_tensor(numbers["share"]).max() <= 1:
-                return f"share is {numbers['share']}, accepted: 0 to 1"
             if here.shape != shape or slope.shape != shape:
                 return f"p or g has another shape afterwards on {what}"
             for hook, found, like in (
@@ -146,6 +145,17 @@ def has_shapes(cls: type[Regularizer]) -> str:
                 if not isinstance(found, Tensor) or found.shape != like.shape:
                     shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
                     return f"{hook} returns {shown} for {list(like.shape)}"
+    return ""
+
+
+def has_shares(cls: type[Regularizer]) -> str:
+    """share returns 0 to 1, whatever part of the epochs is over."""
+    for what, _, _, lam in _cases(cls):
+        for done in DONE:
+            share = torch.as_tensor(cls().share(lam.flatten(), done)).flatten()
+            wrong = share[~((share >= 0) & (share <= 1))]
+            if len(wrong):
+                return f"it is {wrong[0].item():g} when {done:.0%} of the epochs are over, on {what}"
     return ""
 
 
@@ -229,6 +239,7 @@ def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
     for what, p, g, lam in _cases(cls):
         method = cls()
+        _results(method, 1 - p, g, lam)
         calls = [_results(m, p, g, lam) for m in (method, method, cls())]
         for name in calls[0]:
             if not all(torch.equal(a[name], b[name]) for a, b in pairwise(calls)):
@@ -237,24 +248,28 @@ def is_deterministic(cls: type[Regularizer]) -> str:
 
 
 def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
-    """With elementwise = True, a part of the weights is treated as in the whole."""
+    """With elementwise = True, a part of the weights is treated as in the whole, and values add up."""
     if not cls.elementwise:
         return ""
     for what, p, g, lam in _cases(cls):
-        whole, part = (_results(cls(), p[:, rows], g[:, rows], lam) for rows in (slice(None), slice(2)))
+        whole, part, rest = (
+            _results(cls(), p[:, rows], g[:, rows], lam) for rows in (slice(None), slice(2), slice(2, None))
+        )
         for name in ("p", "g"):
             if not torch.allclose(whole[name][:, :2], part[name], rtol=1e-5, atol=1e-6 * _size(whole[name])):
                 return f"{name} of the first two rows differs on {what}; leave elementwise out"
+        if not torch.allclose(whole["value"], part["value"] + rest["value"], rtol=1e-4, equal_nan=True):
+            return f"value is not the sum of those of two parts on {what}; leave elementwise out"
     return ""
 
 
 # without these the others would only repeat what is wrong
-FIRST = (is_callable, runs)
+FIRST = (is_callable, runs, has_shapes)
 RULES: tuple[Rule, ...] = (
     *FIRST,
     acts_in_place,
     adds,
-    has_shapes,
+    has_shares,
     is_differentiable,
     leaves_lam_zero,
     keeps_rows_apart,
@@ -273,6 +288,20 @@ def _cases(cls: type[Regularizer]) -> Iterator[tuple[str, Tensor, Tensor, Tensor
     for what, shape in SHAPES.items():
         p, g = (torch.randn(shape, generator=generator) for _ in range(2))
         yield what, p, g, torch.tensor(strengths).view(-1, *(1,) * (len(shape) - 1))
+
+
+def _arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
+    """Return what each hook is given."""
+    h, logits, labels, uniform, chance = _network(p)
+    return {
+        "add_grad": (p, g.clone(), lam),
+        "after_step": (p.clone(), lam, TAU),
+        "value": (p, lam),
+        "add_loss": (logits, labels, _column(lam, logits)),
+        "hidden": (h, _column(lam, h), uniform),
+        "share": (lam.flatten(), DONE[-1]),
+        "score": (p, chance),
+    }
 
 
 def _called(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> Tensor | float:
@@ -300,7 +329,7 @@ def _network_hooks(method: Regularizer, given: tuple[Tensor, ...], p: Tensor, la
     """Return the added loss [K], the hidden inputs, the share [K] and the scores."""
     h, logits, labels, uniform, chance = given
     loss = method.add_loss(logits, labels, _column(lam, logits))
-    share = method.share(lam.flatten(), DONE)
+    share = method.share(lam.flatten(), DONE[-1])
     numbers = [torch.as_tensor(x, dtype=p.dtype).expand(len(p)) for x in (loss, share)]
     return [numbers[0], method.hidden(h, _column(lam, h), uniform), numbers[1], method.score(p, chance)]
 

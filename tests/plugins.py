@@ -2,7 +2,7 @@
 
 import torch
 
-from regbench.regularizers import L1, Regularizer
+from regbench.regularizers import L1, OneShot, Regularizer
 
 
 class Log(Regularizer):
@@ -149,6 +149,39 @@ class TooMany(Regularizer):
         return 1.5
 
 
+class TooManyEarly(OneShot):
+    """More than there is in mid-training, and lam at the end."""
+
+    lams = (0.4, 0.6, 0.8)
+
+    def share(self, lam, done):
+        return lam if done > 0.5 else 2 * lam * (lam > 0.5)
+
+
+class ColumnLoss(Regularizer):
+    """Leaves lam as the column that it is given."""
+
+    def add_loss(self, logits, labels, lam):
+        return lam * logits.square().mean((1, 2), keepdim=True)
+
+
+class RemembersScores(OneShot):
+    """By the first weights that it sees."""
+
+    first = None
+
+    def score(self, p, uniform):
+        self.first = p.abs() if self.first is None else self.first
+        return self.first
+
+
+class NormValue(L1):
+    """The value is the norm of the whole."""
+
+    def value(self, p, lam):
+        return lam.flatten() * p.flatten(1).norm(dim=1)
+
+
 class PrunesAtZero(Regularizer):
     def share(self, lam, done):
         return 0.5
@@ -172,6 +205,13 @@ class CutOff(Regularizer):
 class DropsAtZero(Regularizer):
     def hidden(self, h, lam, uniform):
         return h * (uniform > 0.5)
+
+
+class PrunesAndMoves(OneShot):
+    """Its after-step moves weights that are 0 too."""
+
+    def after_step(self, p, lam, tau):
+        p.add_(tau * lam)
 
 
 def not_a_class():

@@ -18,7 +18,7 @@ def test_what_is_packaged_keeps_every_rule(name):
     [
         (plugins.NeedsArgument, contract.is_callable, "alpha"),
         (plugins.WrongHook, contract.is_callable, "after_step is to be called as after_step(p, lam, tau)"),
-        (plugins.Raises, contract.runs, "on a matrix in torch.float32: ValueError: never"),
+        (plugins.Raises, contract.runs, "add_grad on a matrix in torch.float32: ValueError: never"),
         (plugins.MatricesOnly, contract.runs, "on a convolution in torch.float32: ValueError"),
         (plugins.NotInPlace, contract.acts_in_place, "no hook changes anything"),
         (plugins.Returns, contract.acts_in_place, "a hook returns something"),
@@ -26,7 +26,13 @@ def test_what_is_packaged_keeps_every_rule(name):
         (plugins.Overwrites, contract.adds, "it is not g plus"),
         (plugins.SumOfAll, contract.has_shapes, "value returns shape [] on a matrix [3, 6, 5], expected [3]"),
         (plugins.OneLoss, contract.has_shapes, "add_loss returns shape [] on a matrix [3, 6, 5], expected [3]"),
-        (plugins.TooMany, contract.has_shapes, "share is 1.5, accepted: 0 to 1"),
+        (plugins.TooMany, contract.has_shares, "it is 1.5 when 3% of the epochs are over"),
+        (plugins.TooManyEarly, contract.has_shares, "it is 1.2 when 3% of the epochs are over"),
+        (
+            plugins.ColumnLoss,
+            contract.has_shapes,
+            "add_loss returns shape [3, 1, 1] on a matrix [3, 6, 5], expected [3]",
+        ),
         (plugins.OtherShape, contract.has_shapes, "hidden returns [3, 6] for [3, 6, 5]"),
         (plugins.ChangesHidden, contract.acts_in_place, "hidden or add_loss changes what it is given"),
         (plugins.CutOff, contract.is_differentiable, "hidden on a matrix is cut off from its input"),
@@ -40,6 +46,8 @@ def test_what_is_packaged_keeps_every_rule(name):
         (plugins.Counts, contract.is_same_alone, "g differs"),
         (plugins.NotFiniteAtZero, contract.is_finite_at_zero, "g has inf"),
         (plugins.Draws, contract.is_deterministic, "must not draw random numbers"),
+        (plugins.RemembersScores, contract.is_deterministic, "score differs from call to call"),
+        (plugins.NormValue, contract.is_elementwise_if_it_says_so, "value is not the sum of those of two parts"),
         (plugins.SaysElementwise, contract.is_elementwise_if_it_says_so, "leave elementwise out"),
     ],
 )

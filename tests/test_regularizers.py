@@ -401,7 +401,9 @@ def test_dropout_keeps_the_mean(p):
     assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)])
 
 
-@pytest.mark.parametrize(("name", "lam"), [("dropout", 1.0), ("one_shot", 1.5), ("label_smoothing", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "lam"), [("dropout", 1.0), ("dropout", 0.99999999), ("one_shot", 1.5), ("label_smoothing", 1.0)]
+)
 def test_what_is_a_share_must_be_below_one(name, lam):
     regularizers.check_lam(name, 0.99)
     with pytest.raises(UserError, match=rf"lam={lam:g} is too large for reg='{name}'; accepted: .* below 1"):

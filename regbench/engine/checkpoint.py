@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from regbench import regularizers
 from regbench.errors import UserError, one_line
 from regbench.files import atomic, cache_folder
 from regbench.sweep import Recipe, Trial
@@ -105,21 +106,24 @@ def seconds_between() -> float:
 def circumstances(engine: str, device: torch.device) -> str:
     """Return 16 hex digits for all that decides how a training is rounded, beside the trial."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return _digest([engine, name, torch.get_num_threads(), version("torch")])[:16]
+    # of machines that share a home folder each has its own vector instructions
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return _digest([engine, name, vectors, torch.get_num_threads(), version("torch")])[:16]
 
 
 def stacks(engine: str, recipe: Recipe, device: torch.device) -> list[Checkpoint]:
     """Return the checkpoints of all stacks of a recipe, the newest first, without their tensors."""
-    found = [
-        (path.stat().st_mtime, checkpoint)
-        for path in _folder().glob(f"{circumstances(engine, device)}-*{SUFFIX}")
-        if (checkpoint := read(path, recipe, tensors=False))
-    ]
+    found: list[tuple[float, Checkpoint]] = []
+    for path in _folder().glob(f"{circumstances(engine, device)}-*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # another process has come to the end of it
+            written = path.stat().st_mtime
+            if checkpoint := read(path, recipe, tensors=False):
+                found.append((written, checkpoint))
     return [checkpoint for _, checkpoint in sorted(found, key=lambda pair: -pair[0])]
 
 
 def read(path: Path, recipe: Recipe, tensors: bool = True) -> Checkpoint | None:
-    """Return the checkpoint in a file; None if it is of another recipe, is not there or damaged (it is then removed)."""
+    """Return the checkpoint in a file; None if it is of another sweep, is not there or damaged (it is then removed)."""
     try:
         with safe_open(path, framework="pt") as stored:
             about = json.loads(stored.metadata()["about"])
@@ -127,16 +131,18 @@ def read(path: Path, recipe: Recipe, tensors: bool = True) -> Checkpoint | None:
                 return None
             names = list(stored.keys()) if tensors else []
             values = {name: stored.get_tensor(name) for name in names}
-        if tensors and _checksum(values) != about["checksum"]:
+        if tensors and about.pop("checksum") != _checksum(values, about):
             raise ValueError("its checksum does not match")
         trials = tuple(Trial(recipe, *fields) for fields in about["trials"])
+        if not all(regularizers.is_known(trial.regularizer) for trial in trials):
+            return None
         if [trial.key for trial in trials] != about["keys"]:  # other code
             return None
         ended = frozenset(trials[row] for row in about["ended"])
         return Checkpoint(trials, about["epoch"], about["seconds"], tuple(about["history"]), values, ended)
-    except FileNotFoundError:
+    except (FileNotFoundError, UserError):  # no more there; a regularizer that is not there
         return None
-    except (OSError, SafetensorError, UserError, ValueError, TypeError, LookupError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         log.warning("the checkpoint %s is damaged (%s): its training begins again", path, one_line(error))
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -157,15 +163,16 @@ def restore(live: Mapping[str, torch.Tensor], checkpoint: Checkpoint) -> bool:
 def clean() -> None:
     """Remove checkpoints that nobody has come back to for KEEP_DAYS."""
     oldest = time.time() - KEEP_DAYS * 86400
-    for path in _folder().glob(f"*{SUFFIX}"):
+    # with what a process left that was killed while it wrote
+    for path in _folder().glob(f"*{SUFFIX}*"):
         with suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()
 
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:
-    # clones, since safetensors refuses tensors that share memory
-    tensors = {name: w.detach().cpu().contiguous().clone() for name, w in checkpoint.tensors.items()}
+    # copies, since safetensors refuses tensors that share memory
+    tensors = {name: w.detach().to("cpu", copy=True).contiguous() for name, w in checkpoint.tensors.items()}
     trials = checkpoint.trials
     about = {
         "recipe": trials[0].recipe.id,
@@ -175,14 +182,14 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "seconds": checkpoint.seconds,
         "history": checkpoint.history,
-        "checksum": _checksum(tensors),
     }
+    about["checksum"] = _checksum(tensors, about)
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: Mapping[str, torch.Tensor], about: Mapping[str, object]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0")
         digest.update(memoryview(tensors[name].flatten().view(torch.uint8).numpy()))

@@ -37,7 +37,8 @@ class Mask:
         scores = []
         for place in places:
             w = weights[place][group.rows]
-            uniform = randomness.uniform(w.shape, generators).to(w)
+            # billions in a sweep: not drawn for |w|, which takes none
+            uniform = randomness.uniform(w.shape, generators).to(w) if group.acts("score") else w
             scores.append(group.call(group.regularizer.score, w, uniform))
         if group.reason:
             return
@@ -49,9 +50,13 @@ class Mask:
                 tensor[group.rows].masked_fill_(~self.kept[place], 0)
 
     def _zero(self, row: int, count: int, scores: Sequence[Tensor], places: Sequence[int]) -> None:
-        """Keep all but the `count` least of a trial's scores; what is pruned already counts as the least of all."""
+        """Keep all but the `count` least of a trial's scores; what is pruned already counts as the least of all.
+
+        Of equal scores the first go, and NaN last: a trial that has diverged is not to be healed.
+        """
         kept = [self.kept[place][row] for place in places]
         scores = [score.masked_fill(~mask, -torch.inf) for score, mask in zip(scores, kept, strict=True)]
-        least = torch.cat([score.flatten() for score in scores]).sort().values[count - 1]
-        for mask, score in zip(kept, scores, strict=True):
-            mask &= score > least
+        order = torch.cat([score.flatten() for score in scores]).argsort(stable=True)
+        left = torch.ones_like(order, dtype=torch.bool).index_fill_(0, order[:count], False)
+        for mask, part in zip(kept, left.split([mask.numel() for mask in kept]), strict=True):
+            mask &= part.view_as(mask)

@@ -112,7 +112,7 @@ def train(trials: Sequence[Trial], data: Images, device: str, stack: bool = Fals
                 for trial in task.trials:
                     told[trial].seen = 0
                 keys = [trial.key for trial in task.trials]
-                running[work.remote(task.trials, keys, shared, device, stack)] = task
+                running[work.remote(task, keys, shared, device, stack)] = task
             (events,), _ = ray.wait(list(running), num_returns=1)
             task = running.pop(events)
             reason = "it ended early"
@@ -141,17 +141,21 @@ def train(trials: Sequence[Trial], data: Images, device: str, stack: bool = Fals
 
 @dataclass(frozen=True)
 class Task:
-    """Trials to train in one place, and how often that was begun and lost."""
+    """Trials to train in one place, and how often that was begun and lost; `fresh` after any loss.
+
+    It does not go on with a stack that was cut off then: a trial in it that kills its workers would kill them again.
+    """
 
     trials: list[Trial]
     losses: int = 0
+    fresh: bool = False
 
     def again(self, left: list[Trial]) -> list["Task"]:
         """Return tasks for the trials that are left after a loss: two halves, or a trial alone."""
         if len(left) == 1:
-            return [Task(left, self.losses + 1 if len(self.trials) == 1 else 0)]
+            return [Task(left, self.losses + 1 if len(self.trials) == 1 else 0, fresh=True)]
         half = len(left) // 2
-        return [Task(left[:half]), Task(left[half:])]
+        return [Task(left[:half], fresh=True), Task(left[half:], fresh=True)]
 
 
 def _tasks(trials: Sequence[Trial], device: str, stack: bool) -> Iterator[Task]:
@@ -185,12 +189,12 @@ def _call(function: Callable, *args: object) -> object:
     return function(*args)  # Ray itself takes no methods
 
 
-def _work(trials: list[Trial], keys: list[str], data: Images, device: str, stack: bool) -> Iterator[Event]:
+def _work(task: Task, keys: list[str], data: Images, device: str, stack: bool) -> Iterator[Event]:
     """Train the trials of one task; this is what runs on a node."""
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
     torch.set_num_threads(1)
     memory.keep_freed()
-    for trial, key in zip(trials, keys, strict=True):
+    for trial, key in zip(task.trials, keys, strict=True):
         if replace(trial).key != key:  # a copy, whose key is that of the code here
             raise UserError(
                 f"node {node} has other code for {trial.name} than the machine that started the sweep; install the same "
@@ -200,7 +204,11 @@ def _work(trials: list[Trial], keys: list[str], data: Images, device: str, stack
         # shared by the processes of a node, and written by none
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         resident = Resident(data, torch.device(device))
-    for event in (stacked if stack else sequential).train(trials, resident):
+    if stack:
+        events = stacked.train(task.trials, resident, resume=not task.fresh)
+    else:
+        events = sequential.train(task.trials, resident)
+    for event in events:
         yield _for_the_way(event, node) if isinstance(event, Trained) else event
 
 

@@ -55,7 +55,9 @@ class Training:
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """All that a step changes, by name."""
-        return {f"weights.{name}": w for name, w in self.model.state_dict().items()} | self.update.state
+        # a state_dict would leave out the buffers that a network does not save
+        state = {f"weights.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return state | {f"buffers.{name}": b for name, b in self.model.named_buffers()} | self.update.state
 
     def check(self) -> None:
         """Raise RuntimeError if the regularizer has raised."""
@@ -88,6 +90,7 @@ def seconds_per_step(trial: Trial, data: Images, device: torch.device, budget: f
     size = trial.recipe.batch_size
     with precision.settings(trial.recipe.precision, device), noise(trial.seed, 0, device):
         training = Training(trial, len(data.classes), device)
+        training.update.begin(1)
         images = torch.from_numpy(data.train_images[:size].copy()).to(device)
         labels = torch.from_numpy(data.train_labels[:size].copy()).to(device)
         times: list[float] = []
@@ -112,6 +115,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         history, begin = list(kept.history[0]), begin - kept.seconds
         for epoch, results in enumerate(history, 1):
             yield Epoch(trial, epoch, results)
+    del kept  # as large as the training
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         with precision.settings(recipe.precision, data.device):
             results = train_epoch(training, epoch, data, train_part)

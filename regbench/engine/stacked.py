@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.metadata import version
 
 import numpy as np
 import psutil
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from regbench import metrics, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import checkpoint, networks, precision, pruning, replay
+from regbench.engine import checkpoint, networks, precision, pruning, remembered, replay
 from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
 from regbench.engine.randomness import batches
@@ -147,19 +148,19 @@ class Training:
         )
 
 
-def train(trials: Sequence[Trial], data: Resident, size: int | None = None) -> Iterator[Event]:
+def train(trials: Sequence[Trial], data: Resident, size: int | None = None, resume: bool = True) -> Iterator[Event]:
     """Train `trials` in stacks of up to `size` (None: as many as the free memory takes), with the events of `sequential`.
 
     A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
     that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice. Stacks
-    that were cut off in an earlier process go on first.
+    that were cut off in an earlier process go on first, whatever else is in them, unless `resume` is False.
     """
     told: dict[Trial, int] = {}
     ended: set[Trial] = set()
     for recipe in dict.fromkeys(trial.recipe for trial in trials):
         members = [trial for trial in trials if trial.recipe == recipe]
         record = recordable(members, data)
-        cut_off = _cut_off(members, data)
+        cut_off = _cut_off(members, data) if resume else []
         resumed = {trial for part in cut_off for trial in part.open}
         left = [trial for trial in members if trial not in resumed]
         pending = deque([*cut_off, *_parts(left, size or capacity(members[0], data))])
@@ -238,6 +239,7 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
     resident = Resident(data, device)
     with precision.settings(recipe.precision, device):
         training = Training(trials, resident, recordable(trials, resident))
+        training.update.begin(1)
         chosen = training.train_part[:, :size]
         times: list[float] = []
         begin = time.perf_counter()
@@ -279,13 +281,24 @@ def faithful(recipe: Recipe, data: Resident) -> bool:
 def fastest_convolution(recipe: Recipe, count: int, device: torch.device) -> str:
     """Return the name of the convolution that this device computes fastest for a stack of `count`.
 
-    It is measured on a GPU. On a CPU it is fixed, so that the same trial is rounded in the same way in every run.
+    It is measured on a GPU, once: a stack that goes on in a later process is rounded as before. On a CPU it is fixed,
+    so that the same trial is rounded in the same way in every run.
     """
     return "grouped" if device.type == "cpu" else _measured(recipe.precision, recipe.batch_size, count, device)
 
 
 @cache
 def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
+    circumstances = {
+        "precision": kind,
+        "batch_size": batch,
+        "count": count,
+        "device": torch.cuda.get_device_name(device),
+        "torch": version("torch"),
+    }
+    known = remembered.recall("convolution", **circumstances)
+    if isinstance(known, str) and known in networks.CONVOLUTIONS:
+        return known
     seconds: dict[str, float] = {}
     for name, convolution in networks.CONVOLUTIONS.items():
         layers = [(3, 16, 32), (16, 32, 16)]
@@ -293,7 +306,9 @@ def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
             seconds[name] = sum(_seconds(convolution, *layer, kind, batch, count, device) for layer in layers)
         except RuntimeError:  # too large for the device, or not there for this precision
             continue
-    return min(seconds, key=seconds.__getitem__, default="grouped")
+    fastest = min(seconds, key=seconds.__getitem__, default="grouped")
+    remembered.remember("convolution", fastest, **circumstances)
+    return fastest
 
 
 def _seconds(convolution, channels, out, side, kind, batch, count, device, repetitions: int = 5) -> float:
@@ -330,6 +345,7 @@ def _train_stack(part: Part, data: Resident, record: bool) -> Iterator[Event]:
             for row in sorted(open_rows):
                 for epoch, results in enumerate(history[row], 1):
                     yield Epoch(trials[row], epoch, results)
+        del kept  # as large as the training
         for epoch in range(done + 1, recipe.epochs + 1):
             with precision.settings(recipe.precision, data.device):
                 results = training.epoch(epoch)

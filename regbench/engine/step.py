@@ -105,10 +105,13 @@ class Update:
             return None
         parts = []
         for group in self.groups:
-            part, value = logits[group.rows], None
+            part = logits[group.rows]
+            # made on the device: a copy from the host would be waited for, and cannot be recorded
+            total = part.new_zeros(len(part))
             if group.acts("add_loss"):
                 value = group.call(group.regularizer.add_loss, part, labels[group.rows], group.column(part))
-            parts.append(torch.as_tensor(0.0 if value is None else value).to(part).expand(len(part)))
+                total = total if value is None else (total + value).to(part.dtype)
+            parts.append(total)
         return torch.cat(parts)
 
     def __call__(self, gradients: Sequence[Tensor | Product]) -> Tensor:
@@ -134,6 +137,8 @@ class Update:
                     w.add_(m, alpha=-self.lr)
                     for term in piece.terms:
                         term.group.call(term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
+                        if term.kept is not None and term.group.acts("after_step"):
+                            w[term.rows].mul_(term.kept)
         return penalties
 
     def end(self, epoch: int) -> None:

@@ -5,7 +5,7 @@ from regbench.regularizers.base import Regularizer
 from regbench.regularizers.gradient import L1, L2, HoyerSquare, Unregularized, WeightDecay
 from regbench.regularizers.network import Dropout, LabelSmoothing
 from regbench.regularizers.pruning import IterativeMagnitude, OneShot, RandomPruning
-from regbench.regularizers.registry import REGISTRY, accepted, check_lam, find, is_plugin, own_lams
+from regbench.regularizers.registry import REGISTRY, accepted, check_lam, find, is_known, is_plugin, own_lams
 
 __all__ = [
     "L1",
@@ -28,6 +28,7 @@ __all__ = [
     "accepted",
     "check_lam",
     "find",
+    "is_known",
     "is_plugin",
     "own_lams",
 ]

@@ -1,8 +1,11 @@
 """Which regularizers there are, by name."""
 
 import inspect
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+
+import numpy as np
 
 from regbench import importing
 from regbench.errors import UserError, one_line
@@ -58,6 +61,11 @@ def is_plugin(name: str) -> bool:
     return name not in REGISTRY
 
 
+def is_known(name: str) -> bool:
+    """Tell whether `name` can be found without importing a module that the user's command line has not named."""
+    return name in REGISTRY or name in _entry_points() or name.partition(":")[0] in sys.modules
+
+
 def own_lams(name: str) -> tuple[float, ...]:
     """Return the grid of lams of the regularizer called `name`; raises UserError if it has none, or as `find` does."""
     lams = getattr(find(name), "lams", None)
@@ -81,7 +89,7 @@ def own_lams(name: str) -> tuple[float, ...]:
 def check_lam(name: str, lam: float) -> None:
     """Raise UserError if the regularizer called `name` cannot take this lam; or as `find` does."""
     cls = find(name)
-    if lam >= cls.below:
+    if np.float32(lam) >= cls.below:  # as it is trained with: 0.99999999 is 1
         raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
 
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+import sys
 import time
+import types
 
 import pytest
 import torch
 
+from regbench import sweep
 from regbench.engine import checkpoint, sequential, stacked
 from regbench.engine.events import Epoch, Started, Trained
 from regbench.engine.resident import Resident
@@ -118,7 +121,7 @@ def test_a_stack_that_had_lost_a_trial_goes_on_as_it_was(recipe, images):
     assert results(stacked.train([*good, bad], resident, 3))[bad].diverged == expected[bad].diverged
 
 
-@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "text"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "history", "empty", "text"])
 def test_a_damaged_checkpoint_is_named_and_training_begins_again(recipe, images, damage, tmp_path, caplog):
     resident, trial = Resident(images, CPU), Trial(recipe, "l1", 1e-3, 0)
     (expected,) = results(sequential.train([trial], resident)).values()
@@ -127,7 +130,12 @@ def test_a_damaged_checkpoint_is_named_and_training_begins_again(recipe, images,
     content = bytearray(path.read_bytes())
     if damage == "altered":
         content[-5] ^= 1
-    path.write_bytes({"truncated": content[:-9], "altered": content, "empty": b"", "text": b"no tensors"}[damage])
+    if damage == "history":  # a digit of it
+        place = content.index(b"train/loss") + len('train/loss\\": 1.')
+        content[place] ^= 1
+    path.write_bytes(
+        {"truncated": content[:-9], "altered": content, "history": content, "empty": b"", "text": b"no tensors"}[damage]
+    )
     (found,) = results(sequential.train([trial], resident)).values()
     assert_same(found, expected)
     assert str(path) in caplog.text and "damaged" in caplog.text
@@ -169,12 +177,15 @@ def test_abandoned_ones_are_removed_after_a_month(recipe, images, tmp_path):
     trial = Trial(recipe, "l1", 1e-3, 0)
     cut_off(sequential.train([trial], Resident(images, CPU)), trial, 2)
     (path,) = files(tmp_path)
+    cut_short = path.with_name(f".{path.name}.x1y2z3")  # by a kill, while it was written
+    cut_short.touch()
     checkpoint.clean()
-    assert path.exists()
+    assert path.exists() and cut_short.exists()
     old = time.time() - 31 * 86400
-    os.utime(path, (old, old))
+    for file in (path, cut_short):
+        os.utime(file, (old, old))
     checkpoint.clean()
-    assert not path.exists()
+    assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", ""])
@@ -182,3 +193,64 @@ def test_a_bad_pace_is_refused(monkeypatch, text):
     monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", text)
     with pytest.raises(UserError, match=r"REGBENCH_CHECKPOINT_SECONDS=.* accepted: seconds, 0 or more"):
         checkpoint.seconds_between()
+
+
+def test_buffers_that_a_network_does_not_save_go_on_too(recipe, images):
+    trial = Trial(dataclasses.replace(recipe, model="tests.networks:Centred"), "l1", 1e-3, 0)
+    resident = Resident(images, CPU)
+    (expected,) = results(sequential.train([trial], resident)).values()
+    cut_off(sequential.train([trial], resident), trial, 2)
+    (found,) = results(sequential.train([trial], resident)).values()
+    assert_same(found, expected)
+
+
+PLUGIN = """
+from regbench.regularizers import L1
+
+
+class Mine(L1):
+    lams = (1e-3,)
+"""
+
+
+def test_a_checkpoint_of_another_sweep_imports_nothing_and_stays(recipe, images, tmp_path, monkeypatch, caplog):
+    """Its regularizer is a file of another folder; only a command line may name what is imported."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    resident = Resident(images, CPU)
+    theirs = [Trial(recipe, "mine:Mine", 1e-3, seed) for seed in (0, 1)]
+    cut_off(stacked.train(theirs, resident, 2), theirs[0], 2)
+    monkeypatch.delitem(sys.modules, "mine")
+    sweep._code.cache_clear()
+    (path,) = files(tmp_path)
+    assert len(results(stacked.train([Trial(recipe, "l1", 1e-3, 0)], resident, 2))) == 1
+    assert "mine" not in sys.modules
+    # a file of the same name, but without that class
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
+    assert len(results(stacked.train([Trial(recipe, "l1", 1e-3, 0)], resident, 2))) == 1
+    assert files(tmp_path) == [path] and not caplog.text
+
+
+def test_a_stack_is_not_gone_on_with_where_that_is_not_wanted(recipe, images, monkeypatch):
+    resident = Resident(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, seed) for seed in (0, 1)]
+    cut_off(stacked.train(trials, resident, 2), trials[0], 2)
+    begun = []
+    begin = stacked.Training.epoch
+    monkeypatch.setattr(stacked.Training, "epoch", lambda self, n: begun.append(len(self.trials)) or begin(self, n))
+    assert len(results(stacked.train(trials[:1], resident, resume=False))) == 1
+    assert begun == [1] * 4
+
+
+def test_what_another_process_removes_meanwhile_is_passed_over(recipe, images, monkeypatch):
+    trials = [Trial(recipe, "l1", 1e-3, seed) for seed in (0, 1)]
+    cut_off(stacked.train(trials, Resident(images, CPU), 2), trials[0], 2)
+    read = checkpoint.read
+
+    def late(path, *rest, **options):
+        found = read(path, *rest, **options)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(checkpoint, "read", late)
+    checkpoint.stacks("stacked", recipe, CPU)

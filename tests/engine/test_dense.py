@@ -71,3 +71,11 @@ def test_a_network_without_dense_layers_is_refused():
     with pytest.raises(UserError, match=r"has no dense layer .* on which reg='dropout' could act"):
         dense.check("tests.networks:Convolutions", 10, "dropout")
     dense.check(TINY, 10, "dropout")
+
+
+@pytest.mark.parametrize(
+    "seconds_per_step", [sequential.seconds_per_step, lambda trial, *rest: stacked.seconds_per_step([trial], *rest)]
+)
+def test_a_step_can_be_timed(recipe, images, seconds_per_step):
+    """The plan's expected time, and the faster engine on a GPU, are found by that."""
+    assert 0 < seconds_per_step(Trial(recipe, "dropout", 0.5, 0), images, CPU, 0.01) < 10

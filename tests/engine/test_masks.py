@@ -99,3 +99,30 @@ def test_one_epoch_ends_with_the_zeros():
         update = Update([torch.randn(1, 10, 10)], [Trial(recipe, name, 0.8, 0)])
         update.end(1)
         assert zeros(update) == 80
+
+
+def test_as_many_go_as_asked_for_where_scores_are_equal():
+    for name in ("one_shot", "imp"):
+        update = Update([torch.ones(1, 4, 5), torch.ones(1, 30, 2)], [trial(name, 0.7)])
+        update.end(EPOCHS)
+        assert zeros(update) == 56
+
+
+def test_a_trial_that_has_diverged_stays_so():
+    """Zeroed, its weights would be finite again, and the trial would be taken for one that has collapsed."""
+    update = made(trial("one_shot", 0.5, scope="all"), trial("one_shot", 0.5, scope="all"))
+    for w in update.weights:
+        w[0] = torch.nan
+    update.weights[2][1, 0, :3] = torch.nan
+    update.end(3)
+    assert any(w[0].isnan().any() for w in update.weights)
+    assert update.weights[2][1].isnan().sum() == 3 and zeros(update, 1) == (SIZE + 4) // 2
+
+
+def test_what_is_pruned_stays_zero_whatever_is_done_after_a_step():
+    update = made(trial("tests.plugins:PrunesAndMoves", 0.5))
+    update.end(EPOCHS)
+    before = [w != 0 for w in update.weights]
+    step(update)
+    assert zeros(update) == SIZE // 2
+    assert all(torch.equal(w != 0, kept) for w, kept in zip(update.weights, before, strict=True))

@@ -23,12 +23,12 @@ class Dies(Tiny):
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__(num_classes)
         self.doomed = torch.initial_seed() == 3
-        self.was_evaluated = False
+        self.register_buffer("was_evaluated", torch.tensor(False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and self.doomed and self.was_evaluated:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.was_evaluated = self.was_evaluated or not self.training
+        self.was_evaluated |= not self.training
         return super().forward(x)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regbench import data, regularizers
 from regbench.engine import networks, sequential, stacked
@@ -108,6 +109,16 @@ def test_both_convolutions_are_torchs():
             torch.testing.assert_close(found[row], expected, msg=name)
 
 
+def test_a_gpus_convolution_stays_that_of_the_first_measurement(recipe, monkeypatch):
+    """Two that are about as fast are rounded differently: what goes on in a later process must not take the other."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    for slower in ("grouped", "unfolded"):
+        stacked._measured.cache_clear()
+        monkeypatch.setattr(stacked, "_seconds", lambda way, *_, slow=slower: float(way is networks.CONVOLUTIONS[slow]))
+        assert stacked.fastest_convolution(recipe, 8, torch.device("cuda")) == "unfolded"
+    stacked._measured.cache_clear()
+
+
 def test_the_events_are_those_of_the_sequential_engine(recipe, images):
     trials, resident = mixed(recipe, 4), Resident(images, CPU)
     ours = list(stacked.train(trials, resident, 4))
@@ -135,6 +146,43 @@ def test_a_trial_that_diverges_leaves_its_neighbours_bitwise_alone(recipe, image
     for trial in good:
         for name, w in calm[trial].weights.items():
             assert torch.equal(trained(beside)[trial].weights[name], w)
+
+
+@pytest.mark.parametrize("model", [TINY, "notebook"])
+def test_a_row_of_nan_is_not_noticed_by_any_regularizers_other_rows(recipe, images, model):
+    """Two trials of each beside each other; the second ones have lost their weights. Pruning comes at the end."""
+    recipe = dataclasses.replace(recipe, model=model, epochs=1)
+    cells = [("none", 0.0), *STRENGTHS.items()] if model == TINY else [("dropout", 0.5), ("label_smoothing", 0.2)]
+    trials = [Trial(recipe, name, lam, seed) for name, lam in cells for seed in (0, 1)]
+    resident = Resident(images, CPU)
+    calm, beside = (stacked.Training(trials, resident) for _ in range(2))
+    with torch.no_grad():
+        for w in beside.stack.parameters.values():
+            w[1::2] = torch.nan
+    results, expected = beside.epoch(1), calm.epoch(1)
+    for row, trial in enumerate(trials):
+        if row % 2:
+            assert results[row]["train/loss"] != results[row]["train/loss"]
+            continue
+        assert results[row] | {"time/epoch": 0} == expected[row] | {"time/epoch": 0}, trial.name
+        for name, w in calm.stack.parameters.items():
+            assert torch.equal(beside.stack.parameters[name][row], w[row]), (trial.name, name)
+
+
+def test_what_is_added_to_the_loss_makes_nothing_on_the_host(recipe):
+    """A GPU would wait for the copy at each step, and refuse to record it."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, given=(), named=None):
+            assert operation is not torch.ops.aten.lift_fresh.default  # a Python number becomes a tensor
+            return operation(*given, **(named or {}))
+
+    update = Update([torch.randn(2, 5, 4)], [Trial(recipe, "none", 0.0, 0), Trial(recipe, "label_smoothing", 0.2, 0)])
+    logits, labels = torch.randn(2, 8, 4), torch.arange(16).view(2, 8) % 4
+    update.added_loss(logits, labels)
+    with Watch():
+        first, second = update.added_loss(logits, labels)
+    assert first == 0 != second
 
 
 class RaisesLate(Regularizer):
