@@ -36,7 +36,8 @@ SWEEP = (
 )
 # a start is given this many seconds before its signal, at most; half of them are over before training begins
 LONGEST = 15.0
-ENDLESS = 1200.0
+# in which it has to be over after a signal, and without one
+PATIENT, ENDLESS = 120.0, 1200.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,7 +71,7 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, what) if what == signal.SIGINT else process.send_signal(what)
         sent[what.name] += 1
-        code = process.wait(120)
+        code = _end(process, what)
         done = len(_ended(disturbed))
         console.print(f"{number}: {what.name} after {delay:.1f} s, exit code {code}, {done} trials finished")
     _finish(command, disturbed, console)
@@ -121,6 +122,15 @@ def _start(command: list[str], folder: Path, **options: object) -> subprocess.Po
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, **options
         )
+
+
+def _end(process: subprocess.Popen, what: signal.Signals) -> int:
+    try:
+        return process.wait(PATIENT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise UserError(f"{PATIENT} s after {what.name} the sweep had not ended") from None
 
 
 def _finish(command: list[str], folder: Path, console: Console) -> None:

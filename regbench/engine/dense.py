@@ -12,11 +12,12 @@ from regbench.errors import UserError
 def attach(model: nn.Module, act: Callable[[Tensor], Tensor]) -> None:
     """Have every dense layer (torch.nn.Linear) of `model` take `act` of its input [N, ...] while it trains."""
 
-    def change(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        return (act(args[0]),) if layer.training else None
+    def change(layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]):
+        h = args[0] if args else named["input"]
+        return ((act(h),), {}) if layer.training else None
 
     for layer in layers(model):
-        layer.register_forward_pre_hook(change)
+        layer.register_forward_pre_hook(change, with_kwargs=True)
 
 
 def across(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

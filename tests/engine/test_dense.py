@@ -73,6 +73,14 @@ def test_a_network_without_dense_layers_is_refused():
     dense.check(TINY, 10, "dropout")
 
 
+def test_an_input_given_by_its_name_is_an_input():
+    layer = torch.nn.Linear(3, 2).train()
+    dense.attach(layer, torch.zeros_like)
+    h = torch.ones(4, 3)
+    assert torch.equal(layer(input=h), layer(h))
+    assert torch.equal(layer(h), layer.bias.expand(4, 2))
+
+
 @pytest.mark.parametrize(
     "seconds_per_step", [sequential.seconds_per_step, lambda trial, *rest: stacked.seconds_per_step([trial], *rest)]
 )
