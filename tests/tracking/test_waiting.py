@@ -183,3 +183,15 @@ def test_a_result_is_claimed_once(elsewhere):
     assert boxes[1].claim() == []  # its process lives
     boxes[0].close()
     assert [len(box.claim()) for box in boxes[1:]] == [1, 0]
+
+
+@pytest.mark.parametrize("listed", [0, 100])
+def test_what_was_finished_after_the_plan_was_made_is_seen(listed, sweep, images, monkeypatch):
+    """By a listing, or by a search for each trial, whichever is quicker."""
+    monkeypatch.setattr(planning, "LISTED", listed)
+    train(grid(sweep.recipes[0], ["l1"], [1e-3], [0]), images)
+    before = planning.plan(sweep, Store("e"), rerun=False)
+    assert (len(before.todo), len(before.reused)) == (2, 2)
+    train(sweep, images)
+    after = planning.refresh(before, Store("e"))
+    assert (len(after.todo), len(after.reused)) == (0, 4)
