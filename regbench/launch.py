@@ -95,7 +95,8 @@ def launch(
     elif waiting:
         from regbench.tracking.delivery import deliver_first
 
-        deliver_first(store, console.print)
+        with store.outbox.starting():
+            deliver_first(store, console.print)
     plan = planning.plan(sweep, store, rerun)
     chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place == "cpu" else ""
     console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")

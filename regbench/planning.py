@@ -9,6 +9,9 @@ from regbench.engine.choice import Engine
 from regbench.sweep import Recipe, Sweep, Trial
 from regbench.tracking.store import FinishedTrial, Store
 
+# runs that are listed in the time of a search for one
+LISTED = 10
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,7 +51,10 @@ def _altered(todo: Sequence[Trial], store: Store) -> int:
 
 def refresh(plan: Plan, store: Store) -> Plan:
     """Return the plan without the trials that another process has finished since it was made."""
-    finished = store.finished(plan.sweep.recipes) if plan.todo else {}
+    if LISTED * len(plan.todo) < len(plan.reused):
+        finished = store.finished_of(plan.todo)
+    else:
+        finished = store.finished(plan.sweep.recipes)
     known = {old.run_id for old in plan.reused.values()}
     new = {t.key: finished[t.key] for t in plan.todo if t.key in finished and finished[t.key].run_id not in known}
     return Plan(plan.sweep, tuple(trial for trial in plan.todo if trial.key not in new), plan.reused | new)

@@ -16,6 +16,7 @@ from regbench.planning import Plan
 from regbench.progress import Reporter
 from regbench.sweep import Sweep, Trial
 from regbench.tracking import schema
+from regbench.tracking.delivery import deliver_first
 from regbench.tracking.store import Store
 from regbench.tracking.sweep_run import SweepRun
 
@@ -48,6 +49,8 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
     with _interruptible(), ExitStack() as opened:
         # one start at a time: what another has begun or finished meanwhile is seen here
         with store.outbox.starting():
+            # of a start that was bringing it when the plan was made, and was ended
+            deliver_first(store, say)
             store.look_again()
             planned = len(plan.todo)
             plan = planning.refresh(plan, store)

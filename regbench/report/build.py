@@ -35,7 +35,7 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
     shown = chosen[chosen["seed"].isin(analysis.seeds)]
     weights: dict[str, dict[str, np.ndarray]] = {}
     for trial in shown.sort_values("seed", kind="stable").drop_duplicates("method").itertuples():
-        path = load.artifact(store, trial.run_id, "weights/model.safetensors")
+        path = load.artifact(store, trial.artifacts, "weights/model.safetensors")
         try:
             found = load_file(path) if path is not None else {}
         except (OSError, SafetensorError) as error:
@@ -63,7 +63,7 @@ def write(material: Material, folder: Path) -> Path:
     for name, figure in drawn.items():
         figures.save(figure, folder / "figures", name)
     tables = {
-        "trials": runs.trials.drop(columns=["key", "recipe", "parent"]),
+        "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
         "comparisons": _comparisons(analysis),
         "epochs": material.epochs.drop(columns=["run_id"]),

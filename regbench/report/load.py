@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
@@ -27,8 +28,9 @@ OWN = ("regularizer", "lam", "seed", "scope")
 class Runs:
     """What is known of an experiment's trials.
 
-    trials: a row per finished trial (run_id, method, regularizer, lam, seed, outcome, device, ended (ms), and every
-    final metric under its own name). others: a row per run that is no finished trial (name, status, reason).
+    trials: a row per finished trial (run_id, method, regularizer, lam, seed, outcome, device, ended (ms), artifacts
+    (their address), and every final metric under its own name). others: a row per run that is no finished trial
+    (name, status, reason).
     recipe: parameter -> text, the same for all trials. environment: tag -> texts, of the sweeps' own runs.
     """
 
@@ -107,7 +109,7 @@ def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per trial and layer from the runs' layers.csv; trials without one are left out."""
     tables = []
     for trial in trials.itertuples():
-        path = artifact(store, trial.run_id, "weights/layers.csv")
+        path = artifact(store, trial.artifacts, "weights/layers.csv")
         try:
             table = pd.read_csv(path) if path is not None else pd.DataFrame()
         except (OSError, ValueError) as error:
@@ -118,10 +120,11 @@ def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def artifact(store: Store, run_id: str, path: str) -> Path | None:
-    """Return a local copy of a run's artifact, None if there is none (deleted, or the folder was moved)."""
+def artifact(store: Store, root: str, path: str) -> Path | None:
+    """Return a local copy of the artifact `path` below a run's `root`; None if it is deleted or its folder was moved."""
     try:
-        return Path(store.client.download_artifacts(run_id, path))
+        # by the address, since asking by the run's id takes a server three requests more
+        return Path(download_artifacts(artifact_uri=f"{root.rstrip('/')}/{path}", tracking_uri=store.uri))
     except (MlflowException, OSError):
         return None
 
@@ -156,6 +159,7 @@ def _row(run: Run) -> dict[str, object]:
         "device": tags.get("regbench.device", ""),
         "engine": tags.get("regbench.engine", ""),
         "ended": run.info.end_time or 0,
+        "artifacts": run.info.artifact_uri,
         "method": method(params.get("regularizer", ""), params.get("scope", "")),
         "regularizer": params.get("regularizer", ""),
         "lam": _number(run, "lam", float, "nan"),

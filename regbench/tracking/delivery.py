@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError
 from regbench.tracking import outage, outbox, schema
-from regbench.tracking.outbox import Record
+from regbench.tracking.outbox import Outbox, Record
 
 if TYPE_CHECKING:
     from regbench.tracking.store import Store
@@ -37,20 +37,48 @@ class Delivery:
     What the store has confirmed is not told again: a server that fails at every few requests would never be done.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
-        self._client, self._experiment_id = client, experiment_id
+    def __init__(self, client: MlflowClient, experiment_id: str, box: Outbox) -> None:
+        self._client, self._experiment_id, self._box = client, experiment_id, box
         self._known: dict[str, _Known] = defaultdict(_Known)  # by token
 
     def update(self, record: Record) -> None:
-        """Have the run there, with its parameters and the metrics so far."""
-        known = self._opened(record, new=not self._known[record.token].asked)
-        self._log(known, record)
+        """Have the run there, with its parameters and the metrics so far, unless somebody has deleted it."""
+        # what the store refuses of it, it refuses of the result too
+        with passed_over(lambda error: outage.gone(error) or outage.refused(error)):
+            known = self._opened(record, new=not self._known[record.token].asked)
+            self._log(known, record)
 
-    def finish(self, folder: Path) -> None:
-        """Bring a result that waits on disk, complete before the run's status says so, and remove it there."""
-        record = outbox.read(folder)
+    def finish(self, folder: Path) -> str:
+        """Bring a result that waits on disk, complete before the run's status says so, and remove it there.
+
+        One that is damaged, or that the store refuses for what is in it, is set aside; return what to tell of that.
+        """
+        try:
+            record = outbox.read(folder)
+        except outbox.Damaged as error:
+            return f"{error}: set aside in {self._box.set_aside(folder)}"
+        try:
+            try:
+                self._bring(folder, record)
+            except MlflowException as error:
+                if not outage.gone(error):
+                    raise
+                # somebody has deleted the run meanwhile: a new one gets the result
+                self._known.pop(record.token, None)
+                self._bring(folder, record)
+        except MlflowException as error:
+            if not outage.refused(error):
+                raise
+            place = self._box.set_aside(folder)
+            self._fail(record)
+            return f"the result of {record.name or 'the sweep'} is refused ({outage.told(error)}): set aside in {place}"
+        outbox.remove(folder)
+        self._known.pop(record.token, None)
+        return ""
+
+    def _bring(self, folder: Path, record: Record) -> None:
         if record.run_id:
-            with _unless_gone():  # else there is nothing left that could be told
+            with passed_over(outage.gone):  # else there is nothing left that could be told
                 self._end(_Known(record.run_id), record)
         else:
             known = self._opened(record, new=False)
@@ -63,17 +91,25 @@ class Delivery:
                         self._client.delete_run(other)
             self._end(known, record)
             if record.replaces:
-                with _unless_gone():
+                with passed_over(outage.gone):
                     self._client.set_tag(record.replaces, schema.SUPERSEDED, known.run_id)
-        outbox.remove(folder)
-        self._known.pop(record.token, None)
 
     def kill(self, record: Record) -> None:
         """Mark the run of a trial that did not end as KILLED, if there is one."""
         run_id = record.run_id or self._known[record.token].run_id
         if run_id:
-            self._client.set_tag(run_id, schema.STATUS, "interrupted")
-            self._client.set_terminated(run_id, "KILLED")
+            with passed_over(outage.gone):
+                self._client.set_tag(run_id, schema.STATUS, "interrupted")
+                self._client.set_terminated(run_id, "KILLED")
+
+    def _fail(self, record: Record) -> None:
+        """Mark the run of a result that was set aside as FAILED, as far as that can be told."""
+        run_id = record.run_id or self._known.pop(record.token, _Known()).run_id
+        if run_id:
+            with suppress(Exception):  # else it is marked by the next start
+                self._client.set_tag(run_id, schema.STATUS, "failed")
+                self._client.set_tag(run_id, schema.REASON, "the tracking store refused the result")
+                self._client.set_terminated(run_id, "FAILED")
 
     def _opened(self, record: Record, new: bool) -> _Known:
         """Have the record's run there with its parameters; `new`: it was not asked for before."""
@@ -122,42 +158,50 @@ class _Known:
 
 
 def deliver_first(store: Store, say: Callable[[str], None]) -> None:
-    """Bring what earlier starts left on disk for the store's experiment; raises TrackingError if it cannot be brought."""
+    """Bring what earlier starts left on disk for the store's experiment; raises TrackingError if it cannot be brought.
+
+    To be called while other starts are held off (Outbox.starting), which would train again what is being brought.
+    """
     box = store.outbox
     waiting = box.claim()
     if not waiting:
         return
+    brought = 0
     try:
-        delivery = Delivery(store.client, store.create())
+        delivery = Delivery(store.client, store.create(), box)
         for folder in waiting:
-            outage.patiently(lambda folder=folder: delivery.finish(folder), say)
+            problem = outage.patiently(lambda folder=folder: delivery.finish(folder), say)
+            if problem:
+                say(problem)
+            brought += not problem
     except TrackingError as error:
         raise TrackingError(f"{error}. {left(box)}") from error
     finally:
         box.close()
-    say(f"{_results(len(waiting))} of an earlier start brought to the tracking store")
+    say(f"{results(brought)} of an earlier start brought to the tracking store")
 
 
-def left(box: outbox.Outbox) -> str:
+def left(box: Outbox) -> str:
     """Say what waits on disk, and what becomes of it."""
     count = len(box.waiting())
     if not count:
         return "What was finished is kept: the same command continues"
     verb = "waits" if count == 1 else "wait"
-    return f"{_results(count)} {verb} in {box.root}: the same command brings them to the store first, then continues"
+    return f"{results(count)} {verb} in {box.root}: the same command brings them to the store first, then continues"
 
 
-def _results(count: int) -> str:
+def results(count: int) -> str:
+    """Return "1 result", "2 results"."""
     return f"{count} result" if count == 1 else f"{count} results"
 
 
 @contextmanager
-def _unless_gone() -> Iterator[None]:
-    """Pass over a run that is not in the store any more."""
+def passed_over(which: Callable[[MlflowException], bool]) -> Iterator[None]:
+    """Go on after an error of the store for which `which` holds."""
     try:
         yield
     except MlflowException as error:
-        if not outage.gone(error):
+        if not which(error):
             raise
 
 

@@ -6,12 +6,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import requests
 from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError, one_line
 
+T = TypeVar("T")
 # how long a store that is away is waited for before and after training; while training there is no limit
 PATIENCE = 120.0
 # between two attempts: from the first, doubled up to the second
@@ -50,6 +52,11 @@ def transient(error: BaseException) -> bool:
 def gone(error: MlflowException) -> bool:
     """Tell whether the store says that there is no such run, or that it is deleted."""
     return error.get_http_status_code() == 404 or "must be in the 'active' state" in str(error)
+
+
+def refused(error: MlflowException) -> bool:
+    """Tell whether the store, which works, will never take what it was told, for what is in it."""
+    return error.error_code == "INVALID_PARAMETER_VALUE" and not gone(error)
 
 
 def told(error: BaseException) -> str:
@@ -93,7 +100,7 @@ def one_attempt() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def patiently(task: Callable[[], None], say: Callable[[str], None]) -> None:
+def patiently(task: Callable[[], T], say: Callable[[str], None]) -> T:
     """Do what can be done again without harm, and again while it fails for a passing reason, up to PATIENCE seconds.
 
     Raises TrackingError if it fails for another reason, or the time is over.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from regbench.errors import UserError
+from regbench.errors import UserError, one_line
 from regbench.files import atomic, state_folder
 
 RECORD = "record.json"  # written last: a folder without it is no result
@@ -44,21 +44,29 @@ class Record:
     replaces: str = ""  # the id of an earlier finished run
 
 
+class Damaged(Exception):
+    """A result on disk that cannot be read; the message says why."""
+
+
 class Outbox:
     """The results of one process that wait for one experiment of one store; made with the first result.
 
-    Raises OSError from any method but `starting` if its folder cannot be written.
+    What another user has left in the same folder is left alone.
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
         digest = hashlib.sha256(f"{uri}\0{experiment}".encode()).hexdigest()[:16]
         self.root = state_folder() / "waiting" / digest
+        self.refused = state_folder() / "refused" / digest  # results that the store never takes
         self.folder = self.root / uuid.uuid4().hex
         # the system lets go of it when the process ends, however it ends
         self._lock = FileLock(_lock(self.folder), thread_local=False)
 
     def put(self, record: Record, write: Callable[[Path], None] | None = None) -> Path:
-        """Keep a result, its files made by `write` in the folder that it is given; it is safe when this returns."""
+        """Keep a result, its files made by `write` in the folder that it is given; it is safe when this returns.
+
+        Raises OSError if it cannot be written.
+        """
         self._open()
         # sorted by name they are in order, also those of several processes
         folder = self.folder / f"{time.time_ns():020d}-{record.token}"
@@ -89,14 +97,27 @@ class Outbox:
         return sum(len(_results(folder)) for folder, _ in self._abandoned())
 
     def claim(self) -> list[Path]:
-        """Take over what processes have left that run no more; return all that waits."""
-        for folder, lock in self._abandoned():
-            for result in _results(folder):
-                self._open()
-                result.rename(self.folder / result.name)
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+        """Take over what processes have left that run no more; return all that waits.
+
+        Raises UserError if the folder cannot be written.
+        """
+        try:
+            for folder, lock in self._abandoned():
+                for result in _results(folder):
+                    self._open()
+                    result.rename(self.folder / result.name)
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # Windows removes no open file
+                    lock.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
         return self.waiting()
+
+    def set_aside(self, folder: Path) -> Path:
+        """Move a result to where it waits no more, and return that place; raises OSError if it cannot be moved."""
+        place = self.refused / folder.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return folder.rename(place)
 
     def close(self) -> None:
         """Leave what still waits to the next process."""
@@ -115,17 +136,21 @@ class Outbox:
             lock.acquire()
         except Timeout:
             raise UserError(
-                "another sweep into this experiment has been starting for minutes: end it, then run the command again"
+                "another sweep into this experiment has been starting, or bringing results, for minutes: wait for it, or "
+                "end it, then run the command again"
             ) from None
         except OSError as error:
-            raise UserError(
-                f"the folder {self.root}, in which results wait for the tracking store, cannot be written "
-                f"({error.strerror}): set REGBENCH_CACHE to a folder that can"
-            ) from error
+            raise self._unwritable(error) from error
         try:
             yield
         finally:
             lock.release()
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"the folder {self.root}, in which results wait for the tracking store, cannot be written "
+            f"({error.strerror}): set REGBENCH_CACHE to a folder that can"
+        )
 
     def _open(self) -> None:
         if not self._lock.is_locked:
@@ -135,17 +160,25 @@ class Outbox:
 
     def _abandoned(self) -> Iterator[tuple[Path, Path]]:
         """Give each folder whose process has ended, with its lock, which is held meanwhile."""
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+        try:
+            found = sorted(self.root.iterdir())
+        except OSError:  # there is none, or it is closed to us: told where it is to be written
+            return
+        for folder in found:
             if not folder.is_dir() or folder == self.folder:
                 continue
-            with suppress(Timeout), FileLock(_lock(folder), timeout=0):
+            # not ours: its process lives, or another user's
+            with suppress(Timeout, OSError), FileLock(_lock(folder), timeout=0):
                 if folder.is_dir():
                     yield folder, _lock(folder)
 
 
 def read(folder: Path) -> Record:
-    """Return the result that `put` kept in this folder."""
-    return Record(**json.loads((folder / RECORD).read_text()))
+    """Return the result that `put` kept in this folder; raises Damaged if that cannot be read."""
+    try:
+        return Record(**json.loads((folder / RECORD).read_text()))
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"{folder / RECORD} is damaged ({one_line(error)})") from error
 
 
 def remove(folder: Path) -> None:

@@ -10,7 +10,7 @@ import psutil
 def current() -> str:
     """Return "host:pid:start time" of this process."""
     process = psutil.Process()
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_started(process)}"
 
 
 def user() -> str:
@@ -30,6 +30,11 @@ def alive(owner: str) -> bool | None:
         # a process id is used again, a process id with its start time is not
         found = psutil.Process(int(pid))
         # nor does a zombie run any more: where nobody collects it, it stays for ever
-        return f"{found.create_time():.2f}" == start and found.status() != psutil.STATUS_ZOMBIE
+        return _started(found) == start and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
+
+
+def _started(process: psutil.Process) -> str:
+    # Linux keeps the time since boot, so that what psutil makes of it moves when the clock is set
+    return f"{process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0):.2f}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regbench.errors import UserError, one_line
-from regbench.sweep import Recipe
+from regbench.sweep import Recipe, Trial
 from regbench.tracking import history, process, schema
 from regbench.tracking.outbox import Outbox
 
@@ -109,10 +109,16 @@ class Store:
 
     def finished(self, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
         """Return trial key -> run of all trials of `recipes` that ended and were not trained again on request."""
+        return self._finished(schema.RECIPE, (recipe.id for recipe in recipes))
+
+    def finished_of(self, trials: Iterable[Trial]) -> dict[str, FinishedTrial]:
+        """Return of these trials what `finished` would, by a search for each, however many are finished."""
+        return self._finished(schema.KEY, (trial.key for trial in trials))
+
+    def _finished(self, tag: str, values: Iterable[str]) -> dict[str, FinishedTrial]:
         found: dict[str, FinishedTrial] = {}
-        for recipe in recipes:
-            condition = f"attributes.status = 'FINISHED' and tags.`{schema.RECIPE}` = '{recipe.id}'"
-            for run in self.search(condition):
+        for value in values:
+            for run in self.search(f"attributes.status = 'FINISHED' and tags.`{tag}` = '{value}'"):
                 tags = run.data.tags
                 if schema.KEY in tags and schema.SUPERSEDED not in tags:
                     found[tags[schema.KEY]] = _finished(run)  # the newest counts

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 
 from mlflow.exceptions import MlflowException
@@ -33,6 +33,7 @@ class SweepRun:
         self._data = data
         self._record = Record(uuid.uuid4().hex, name)
         self._end: tuple[str, str] | None = None  # summary and status
+        self.run_id = ""
         self._launcher: str | None = None  # the run of `mlflow run`, where it is not the parent itself
         self._settings = ExitStack()
 
@@ -41,7 +42,10 @@ class SweepRun:
         self._settings.enter_context(outage.one_attempt())
         try:
             outage.patiently(self._open, self._say)
-        except BaseException:
+        except BaseException as error:
+            if self.run_id and isinstance(error, TrackingError) and not outage.transient(error.__cause__):
+                with suppress(Exception):  # else it is marked by the next start
+                    self._store.client.set_terminated(self.run_id, "KILLED")
             self._settings.close()
             raise
         self.writer = Writer(

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from regbench.errors import TrackingError
 from regbench.sweep import Trial
 from regbench.tracking import artifacts, outage, process, schema
-from regbench.tracking.delivery import Delivery, left
+from regbench.tracking.delivery import Delivery, left, passed_over, results
 from regbench.tracking.outbox import Outbox, Record
 
 # a trial that lasts longer than this is written at this pace, so that its curve is live
@@ -32,7 +32,8 @@ INTERRUPTED_PATIENCE = 10.0
 class Writer:
     """Writes a run per trial. Every method returns at once, but `finish` waits while MAX_WAITING results are in memory.
 
-    A store that is away stops nothing: results wait on disk. Raises TrackingError from any method once the disk has
+    A store that is away stops nothing: results wait on disk. Nor does a result that the store refuses for what is in it:
+    that is set aside, which `close` tells. Raises TrackingError from any method once the disk has
     failed, or the store for a reason that does not pass.
     """
 
@@ -54,11 +55,12 @@ class Writer:
         self._error: Exception | None = None
         self._memory = threading.Semaphore(MAX_WAITING)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="regbench-disk")
-        self._delivery = Delivery(client, experiment_id)
+        self._delivery = Delivery(client, experiment_id, box)
         # what the store is to be told, in order: results, by their folders on disk, and news of trials that run
         self._work: deque[Path | Callable[[], object]] = deque()
         self._changed = threading.Condition()  # guards what follows
         self._sending = self._refused = self._ending = self._closed = False
+        self._set_aside: list[str] = []  # what is to be told of results that the store refuses
         self._away: Exception | None = None  # what the store's last answer was, if it has to be asked again
         self._progress = time.monotonic()
         # a daemon, since a server that does not answer must not keep the program from ending
@@ -104,6 +106,7 @@ class Writer:
         earlier finished run; `node` the machine of a cluster that trained it.
         """
         self._check()
+        self._memory.acquire()  # before the trial counts as ended: an interruption may come while it waits
         record = self._open.pop(trial.key)
         record = replace(
             record,
@@ -118,7 +121,6 @@ class Writer:
         )
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
-        self._memory.acquire()
         self._keep(record, lambda folder: artifacts.write(folder, taken, layers, trial.name)).add_done_callback(
             lambda _: self._memory.release()
         )
@@ -150,12 +152,18 @@ class Writer:
                 for record in (*self._open.values(), parent):
                     self._tell(lambda record=record: self._delivery.kill(record))
                 self._wait(INTERRUPTED_PATIENCE)
+            elif self._set_aside:
+                self._tell(self._fail)
+                self._wait(INTERRUPTED_PATIENCE)
         finally:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
             self._box.close()
         self._check()
+        if self._set_aside and not interrupted:
+            more = f", and {results(len(self._set_aside) - 1)} more" if len(self._set_aside) > 1 else ""
+            raise TrackingError(f"{self._set_aside[0]}{more}; the others are there. The same command trains it again")
 
     def _wait(self, patience: float) -> None:
         """Wait until the store has all, but not longer than `patience` seconds without any success."""
@@ -184,8 +192,15 @@ class Writer:
             folder = self._box.put(record, write)
         except Exception as error:
             self._error = self._error or error
+            self._tell(lambda: self._delivery.kill(record))
         else:
             self._tell(folder)
+
+    def _finish(self, folder: Path) -> None:
+        problem = self._delivery.finish(folder)
+        if problem:
+            self._set_aside.append(problem)
+            self._say(problem)
 
     def _tell(self, work: Path | Callable[[], object]) -> None:
         with self._changed:
@@ -216,7 +231,7 @@ class Writer:
                 if not isinstance(work, Path):
                     work()
                 elif not self._refused:
-                    self._delivery.finish(work)
+                    self._finish(work)
             except Exception as error:
                 with self._changed:
                     if not outage.transient(error):
@@ -240,7 +255,12 @@ class Writer:
             pause, said = outage.SOON, False
 
     def _beat(self) -> None:
-        self._client.set_tag(self._parent, schema.HEARTBEAT, str(_now()))
+        with passed_over(outage.gone):  # the trials are worth having without their sweep's run
+            self._client.set_tag(self._parent, schema.HEARTBEAT, str(_now()))
+
+    def _fail(self) -> None:
+        with passed_over(outage.gone):
+            self._client.set_terminated(self._parent, "FAILED")
 
 
 def _now() -> int:

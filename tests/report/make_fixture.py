@@ -120,8 +120,9 @@ def material(folder: Path = HERE) -> Material:
               "data": "0f0f0f0f0f0f0f0f"}  # fmt: skip
     environment = {"env.torch": ("2.14.1",), "git.commit": ("abc", "def"), "git.clean": ("true",)}
     runs = Runs(
-        "an `experiment` | of [mine](../../x)", read["trials"], others, recipe, environment, ("parent",), foreign=2
-    )
+        "an `experiment` | of [mine](../../x)", read["trials"].assign(artifacts="nowhere"), others, recipe, environment,
+        ("parent",), foreign=2,
+    )  # fmt: skip
     return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
 
 

@@ -211,7 +211,7 @@ def test_a_zombie_is_not_alive():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         found = psutil.Process(child.pid)
-        owner = f"{process.current().rsplit(':', 2)[0]}:{child.pid}:{found.create_time():.2f}"
+        owner = f"{process.current().rsplit(':', 2)[0]}:{child.pid}:{process._started(found)}"
         assert process.alive(owner) is True
         child.kill()
         while found.status() != psutil.STATUS_ZOMBIE:  # nobody has collected it yet
@@ -232,7 +232,7 @@ def test_a_process_id_in_use_again_is_not_the_owner():
 def test_a_trial_that_another_process_trains_now_is_refused(sweep, images):
     parent = psutil.Process(os.getppid())
     host = process.current().rsplit(":", 2)[0]
-    stale_run(sweep, f"{host}:{parent.pid}:{parent.create_time():.2f}")
+    stale_run(sweep, f"{host}:{parent.pid}:{process._started(parent)}")
     with pytest.raises(UserError, match=f"process {parent.pid} is training"):
         train(sweep, images)
 
@@ -293,7 +293,7 @@ def test_a_sweep_that_another_process_works_on_is_refused_whichever_trial_it_is_
     parent = psutil.Process(os.getppid())
     store = Store("e")
     host = process.current().rsplit(":", 2)[0]
-    tags = {schema.OWNER: f"{host}:{parent.pid}:{parent.create_time():.2f}", schema.KIND: "sweep"}
+    tags = {schema.OWNER: f"{host}:{parent.pid}:{process._started(parent)}", schema.KIND: "sweep"}
     run_id = store.client.create_run(store.create(), tags=tags).info.run_id
     store.client.log_dict(run_id, {"trials": [{"key": sweep.trials[-1].key}]}, schema.SWEEP_FILE)
     with pytest.raises(UserError, match=f"process {parent.pid} is training"):
