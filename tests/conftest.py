@@ -1,5 +1,7 @@
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +88,26 @@ def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
 
 def arguments(module: str, **options: object) -> list[str]:
     return [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
+
+
+def cut_off(line: str, what: signal.Signals, environment: dict[str, str], **options: object) -> tuple[int, str]:
+    """Start a sweep and send it a signal once it prints a line that begins so; return its exit code and its errors."""
+    with subprocess.Popen(
+        arguments("benchmarks.sweep", **options),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            for told in process.stdout:
+                if re.match(line, told):
+                    break
+            process.send_signal(what)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, errors
 
 
 def printed(code: str, folder: Path) -> str:

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from benchmarks import sweep
 from regbench.tracking import schema
-from tests.conftest import PROJECT, TINY, arguments
+from tests.conftest import PROJECT, TINY, arguments, cut_off
 
 TRAINING = {"dataset": "digits", "model": TINY, "epochs": 3, "batch_size": 50}
 SWEEP = TRAINING | {"reg": "l1,l2", "lam": "1e-3", "seeds": "0-1"}
@@ -88,16 +88,7 @@ def test_the_same_command_again_trains_nothing(undisturbed):
 def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, environment, command, elsewhere):
     """SIGKILL twice, within a trial: nothing is lost or doubled, the results are those of the undisturbed sweep."""
     for _ in range(2):
-        process = subprocess.Popen(
-            arguments("benchmarks.sweep", **SWEEP), env=environment, stdout=subprocess.PIPE, text=True
-        )
-        try:
-            for line in process.stdout:
-                if re.match(r"\(2/\d\) .* epoch 2/3", line):
-                    break
-        finally:
-            process.kill()
-            process.wait(timeout=60)
+        cut_off(r"\(2/\d\) .* epoch 2/3", signal.SIGKILL, environment, **SWEEP)
     finished = [run for run in runs_of(elsewhere) if run.info.status == "FINISHED"]
     assert len(finished) < TRIALS - 1
     # the sweep's own run at least: that of a trial waits for the writer, which may be busy with the one before
@@ -105,7 +96,9 @@ def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, e
 
     done = command("benchmarks.sweep", **SWEEP)
     assert done.returncode == 0, done.stderr
-    assert f"{len(finished)} finished already" in done.stdout
+    # what the killed process had on disk, and not in the store yet, comes first
+    brought = re.search(r"^(\d+) results? of an earlier start brought", done.stdout, re.MULTILINE)
+    assert f"{len(finished) + (int(brought[1]) if brought else 0)} finished already" in done.stdout
 
     runs = runs_of(elsewhere)
     both = runs + runs_of(elsewhere, "sweep")
@@ -119,26 +112,14 @@ def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, e
         assert outcome(run) == outcome(expected[name]), name
         assert weights_of(run) == weights_of(expected[name]), name
     # the parent that finished lists the whole sweep, the earlier ones say where it went on
-    *cut_off, parent = runs_of(elsewhere, "sweep")
+    *before, parent = runs_of(elsewhere, "sweep")
     assert {run.data.tags[schema.PARENT] for run in ended.values()} == {parent.info.run_id}
-    assert [run.info.status for run in cut_off] == ["KILLED", "KILLED"]
+    assert [run.info.status for run in before] == ["KILLED", "KILLED"]
 
 
 def test_sigterm_closes_what_is_open_as_ctrl_c_does(database, environment, elsewhere):
-    process = subprocess.Popen(
-        arguments("benchmarks.sweep", **SWEEP | {"epochs": 500, "jobs": 1}),
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        for line in process.stdout:
-            if "epoch 2/500" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait(timeout=60)
-    assert process.returncode == 130
+    code, errors = cut_off(".* epoch 2/500", signal.SIGTERM, environment, **SWEEP | {"epochs": 500, "jobs": 1})
+    assert code == 130
     told = "error: interrupted; what was finished is kept: the same command, without rerun, continues"
     assert errors.strip().splitlines()[-1] == told
     assert "Traceback" not in errors

@@ -5,8 +5,7 @@ Skipped where PostgreSQL or its driver is not installed, unless REGBENCH_TEST_AL
 
 import math
 import os
-import re
-import subprocess
+import signal
 
 import pytest
 from mlflow import MlflowClient
@@ -16,7 +15,7 @@ from benchmarks import report, sweep
 from regbench.tracking import history, schema
 from regbench.tracking.store import Store
 from tests import team_server
-from tests.conftest import TINY, arguments
+from tests.conftest import TINY, cut_off
 
 SWEEP = {
     "dataset": "digits",
@@ -96,16 +95,7 @@ def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewher
 
 
 def test_killed_in_mid_sweep_the_same_command_continues(server, environment, command):
-    process = subprocess.Popen(
-        arguments("benchmarks.sweep", **SWEEP, experiment="killed"), env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        for line in process.stdout:
-            if re.match(r"\(4/6\) .* epoch 2/3", line):
-                break
-    finally:
-        process.kill()
-        process.wait(timeout=60)
+    cut_off(r"\(4/6\) .* epoch 2/3", signal.SIGKILL, environment, **SWEEP, experiment="killed")
     before = {run.info.run_id for run in runs_of(server, "killed") if run.info.status == "FINISHED"}
     assert 0 < len(before) < TRIALS
 

@@ -21,7 +21,7 @@ from regbench.errors import UserError
 from regbench.regularizers import L1
 from regbench.sweep import Recipe, Trial, grid
 from regbench.tracking import schema
-from tests.conftest import PROJECT, TINY, arguments
+from tests.conftest import PROJECT, TINY, arguments, cut_off
 from tests.engine.test_side_by_side import assert_same, by_trial, kinds
 from tests.test_end_to_end import outcome, runs_of, weights_of
 
@@ -132,20 +132,9 @@ def test_a_node_is_killed_and_every_trial_finishes_once_as_on_one_machine(
 
 
 def test_sigterm_ends_the_tasks_and_closes_what_is_open(cluster, database, environment, elsewhere):
-    process = subprocess.Popen(
-        arguments("benchmarks.sweep", **SWEEP | {"epochs": 100_000}, backend="ray"),
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        for line in process.stdout:
-            if "epoch 2/" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait(timeout=60)
-    assert process.returncode == 130
+    options = SWEEP | {"epochs": 100_000, "backend": "ray"}
+    code, errors = cut_off(".* epoch 2/", signal.SIGTERM, environment, **options)
+    assert code == 130
     assert errors.strip().startswith("error: interrupted; what was finished is kept")
     assert len(errors.strip().splitlines()) == 1
     assert {run.info.status for run in runs_of(elsewhere) + runs_of(elsewhere, "sweep")} == {"KILLED"}
