@@ -97,11 +97,12 @@ def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewher
 def test_killed_in_mid_sweep_the_same_command_continues(server, environment, command):
     cut_off(r"\(4/6\) .* epoch 2/3", signal.SIGKILL, environment, **SWEEP, experiment="killed")
     before = {run.info.run_id for run in runs_of(server, "killed") if run.info.status == "FINISHED"}
-    assert 0 < len(before) < TRIALS
+    assert len(before) < TRIALS
 
     done = command("benchmarks.sweep", **SWEEP, experiment="killed")
     assert done.returncode == 0, done.stderr
-    assert f"{len(before)} finished already" in done.stdout
+    # at least: what was on disk, and not on the server yet, comes first
+    assert int(re.search(r"(\d+) finished already", done.stdout)[1]) >= max(1, len(before))
     both = runs_of(server, "killed") + runs_of(server, "killed", "sweep")
     assert not [run for run in both if run.info.status == "RUNNING"]
     finished = [run for run in runs_of(server, "killed") if run.info.status == "FINISHED"]
