@@ -5,6 +5,7 @@ Skipped where PostgreSQL or its driver is not installed, unless REGBENCH_TEST_AL
 
 import math
 import os
+import re
 import signal
 
 import pytest
