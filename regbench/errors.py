@@ -17,5 +17,7 @@ def without_password(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's text on one line, or its type's name if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's text on one line, or its type's name if it has none; what no store takes is shown as "?"."""
+    # names of files that are not UTF-8 come with lone surrogates
+    text = str(error).encode("utf-8", "replace").decode()
+    return " ".join(text.split()) or type(error).__name__
