@@ -14,6 +14,10 @@ from regbench.regularizers import Regularizer
 from regbench.sweep import Trial
 
 
+class HookRaised(Exception):
+    """A regularizer's hook raised: which, and what, in its words."""
+
+
 @dataclass
 class Group:
     """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
@@ -55,7 +59,7 @@ class Group:
         except torch.OutOfMemoryError:  # of the stack, not of this regularizer
             raise
         except Exception as error:  # a user's own code: anything can come out of it
-            self.reason = f"{type(error).__name__}: {one_line(error)}"
+            self.reason = f"{getattr(hook, '__name__', 'a hook')} raised {type(error).__name__}: {one_line(error)}"
             return None
 
 

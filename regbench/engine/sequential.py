@@ -14,6 +14,7 @@ from regbench.data.split import split
 from regbench.engine import checkpoint, dense, precision, pruning
 from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
+from regbench.engine.groups import HookRaised
 from regbench.engine.randomness import batches, initial_model, noise
 from regbench.engine.resident import Resident, pixels
 from regbench.engine.step import Update
@@ -60,9 +61,9 @@ class Training:
         return state | {f"buffers.{name}": b for name, b in self.model.named_buffers()} | self.update.state
 
     def check(self) -> None:
-        """Raise RuntimeError if the regularizer has raised."""
+        """Raise HookRaised if the regularizer has raised."""
         if self.update.failed:
-            raise RuntimeError(self.update.failed[0].reason)
+            raise HookRaised(self.update.failed[0].reason)
 
     def predict(self, images: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits [N, C] of `images` (or of those at `positions`) in evaluation mode, a batch at a time."""
@@ -81,6 +82,8 @@ def train(trials: Iterable[Trial], resident: Resident) -> Iterator[Event]:
         yield Started(trial)
         try:
             yield from _train_one(trial, resident)
+        except HookRaised as error:
+            yield Failed(trial, str(error))
         except Exception as error:  # one trial's failure is a result of the sweep, not its end
             yield Failed(trial, f"{type(error).__name__}: {one_line(error)}")
 
