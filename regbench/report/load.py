@@ -41,6 +41,7 @@ class Runs:
     environment: dict[str, tuple[str, ...]]
     sweeps: tuple[str, ...]  # run ids of the sweeps' own runs, oldest first
     foreign: int = 0  # runs of the experiment that regbench did not make
+    outdated: int = 0  # trials left out for a newer one of the same method, lam and seed, trained with other code
 
 
 def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Runs:
@@ -70,7 +71,10 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     finished = rows[(rows["status"] == "FINISHED") & (rows["superseded"] == "")]
     # the same trial may have been finished twice by two sweeps at once; both are equal, one counts
     repeated = finished.duplicated("key")
-    trials = finished[~repeated].reset_index(drop=True)
+    trials = finished[~repeated]
+    # trained again since the code has changed, by a sweep that found no trial with its key: the newest counts
+    outdated = trials.duplicated(["recipe", "method", "lam", "seed"], keep="last")
+    trials = trials[~outdated].reset_index(drop=True)
     _refuse_mixed(trials, found)
     recipes = _recipes(found)
     chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
@@ -86,6 +90,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
         _environment(parents),
         tuple(run.info.run_id for run in parents),
         sum(schema.KIND not in run.data.tags for run in every),
+        int(outdated.sum()),
     )
 
 

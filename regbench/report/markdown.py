@@ -218,6 +218,11 @@ def _left_out(runs: Runs, analysis: Analysis) -> str:
         lines.append(
             f"* {runs.foreign} runs of the experiment are no trials or sweeps of regbench and are not looked at."
         )
+    if runs.outdated:
+        lines.append(
+            f"* {runs.outdated} trials were trained again after regbench, or a regularizer of yours, had changed: of each "
+            "the newest counts."
+        )
     lines = lines or ["Nothing: every trial finished and every cell is complete."]
     return "\n".join(["## Failed, collapsed, missing", "", *lines])
 

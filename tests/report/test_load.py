@@ -62,6 +62,20 @@ def test_foreign_running_and_replaced_runs_are_not_pooled(recipe, images):
     assert runs.others[["name", "status"]].to_numpy().tolist() == [["still running", "RUNNING"]]
 
 
+def test_of_trials_that_were_trained_again_with_other_code_the_newest_count(recipe, images, monkeypatch, tmp_path):
+    sweep = grid(recipe, ["l1"], [1e-3], [0, 1])
+    train(sweep, images)
+    monkeypatch.setattr("regbench.sweep._code", lambda regularizer, model: "changed")
+    store = train(grid(recipe, ["l1"], [1e-3], [0, 1]), images)
+    assert len(store.search(f"tags.`{schema.KIND}` = 'trial'")) == 8
+    runs = load.load(store)
+    assert (len(runs.trials), runs.outdated) == (4, 4)
+    newest = [run.info.run_id for run in store.search(f"tags.`{schema.KIND}` = 'trial'")][4:]
+    assert runs.trials["run_id"].tolist() == newest
+    build.write(build.gather(store), tmp_path / "out")
+    assert "4 trials were trained again after regbench" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_several_recipes_are_refused_and_one_can_be_chosen(recipe, images):
     other = dataclasses.replace(recipe, epochs=1, lr=0.02)
     train(grid(recipe, ["l1"], [1e-3], [0]), images)
