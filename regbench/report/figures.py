@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -68,7 +69,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def _against_lam(
     analysis: Analysis, trials: pd.DataFrame, metric: str, prefix: str, label: str, floor: bool = False
 ) -> Figure:
-    """One panel per method over lam (log): a dot per seed, mean and 95 % interval; `none` as a band.
+    """One panel per method over lam: a dot per seed, mean and 95 % interval; `none` as a band.
 
     With `floor`, cells far below `none` are named at the lower edge instead of setting the scale.
     """
@@ -93,17 +94,15 @@ def _against_lam(
                 axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
         if method != BASELINE:
             dots = counted[(counted["method"] == method) & counted[metric].notna() & counted["lam"].isin(own["lam"])]
-            axis.plot(dots["lam"] * 1.12, 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
-                      label="a seed")  # fmt: skip
+            axis.plot(_beside(dots["lam"], every["lam"]), 100 * dots[metric], ".", color=palette[method], alpha=0.55,
+                      markersize=5, label="a seed")  # fmt: skip
             errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]])
             axis.errorbar(own["lam"], 100 * own[prefix], yerr=np.nan_to_num(errors), color=palette[method], marker="o",
                           markersize=5, capsize=3, linewidth=1.2, label="mean, 95 % interval")  # fmt: skip
-            axis.set_xscale("log")
+            _lam_axis(axis, every["lam"])
             for _, cell in every[every[prefix] < lowest].iterrows():
                 axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
                               xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
-            if len(every):
-                axis.set_xlim(every["lam"].min() / 2, every["lam"].max() * 2)
             chosen = analysis.chosen(method)
             if chosen is not None:
                 axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
@@ -117,6 +116,31 @@ def _against_lam(
         handles, labels, loc="outside lower center", ncols=min(4, 2 * columns), frameon=False, fontsize="small"
     )
     return figure
+
+
+def _lam_axis(axis: Axes, lams: pd.Series) -> None:
+    """Have the axis hold these lams: logarithmic over a decade and more; below two decades each lam has its tick."""
+    if lams.empty:
+        return
+    low, high = lams.min(), lams.max()
+    if high >= 10 * low:
+        axis.set_xscale("log")
+        room = (high / low) ** 0.1
+        axis.set_xlim(low / room, high * room)
+    else:
+        room = 0.12 * (high - low or high)
+        axis.set_xlim(low - room, high + room)
+    if high < 100 * low:
+        axis.set_xticks(sorted(set(lams)), [format_lam(lam) for lam in sorted(set(lams))], rotation=45)
+        axis.minorticks_off()
+
+
+def _beside(values: pd.Series, lams: pd.Series) -> pd.Series:
+    """Return `values` a little to the right on the axis of these lams."""
+    if lams.empty:
+        return values
+    low, high = lams.min(), lams.max()
+    return values * (high / low) ** 0.025 if high >= 10 * low else values + 0.03 * (high - low or high)
 
 
 @styled
