@@ -11,14 +11,17 @@ from platformdirs import user_cache_path, user_state_path
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
-    root = os.environ.get("REGBENCH_CACHE")
-    return Path(root) if root else user_cache_path("regbench")
+    return _chosen() or user_cache_path("regbench")
 
 
 def state_folder() -> Path:
     """Return the folder for what must not get lost between two starts: REGBENCH_CACHE, else the user's state folder."""
+    return _chosen() or user_state_path("regbench")
+
+
+def _chosen() -> Path | None:
     root = os.environ.get("REGBENCH_CACHE")
-    return Path(root) if root else user_state_path("regbench")
+    return Path(root) if root else None
 
 
 @contextmanager

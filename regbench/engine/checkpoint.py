@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -68,13 +68,13 @@ class Keeper:
         found = read(self.path, self.trials[0].recipe)
         return found if found and found.trials == self.trials else None
 
-    def offer(self, make: Callable[[], Checkpoint]) -> None:
-        """Write what `make` returns if it is time for it. Where it cannot be written training goes on without."""
+    def offer(self, checkpoint: Checkpoint) -> None:
+        """Write it if it is time for one. Where it cannot be written training goes on without."""
         start = time.monotonic()
         if start < self._next:
             return
         try:
-            _write(self.path, make())
+            _write(self.path, checkpoint)
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint is kept: %s (set REGBENCH_CACHE to a folder with room)", one_line(error))
             self._next = float("inf")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -132,7 +131,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
             break
         if epoch < recipe.epochs:
             seconds = time.perf_counter() - begin
-            keeper.offer(partial(Checkpoint, (trial,), epoch, seconds, (history,), training.state))
+            keeper.offer(Checkpoint((trial,), epoch, seconds, (history,), training.state))
     with precision.settings(recipe.precision, data.device):
         train_logits = training.predict(data.train_images, train_part)
         test_logits = training.predict(data.test_images)

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -370,7 +370,7 @@ def _train_stack(part: Part, data: Resident, record: bool) -> Iterator[Event]:
             if epoch < recipe.epochs:
                 ended = frozenset(trial for row, trial in enumerate(trials) if row not in open_rows)
                 seconds = time.perf_counter() - begin
-                keeper.offer(partial(Checkpoint, trials, epoch, seconds, history, training.state, ended))
+                keeper.offer(Checkpoint(trials, epoch, seconds, history, training.state, ended))
         yield from _results(training, sorted(open_rows), begin, {})
     except Exception:  # what comes after it is made of fewer trials
         keeper.remove()

@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from regbench.files import atomic
 from regbench.report.analysis import Analysis, prune_curve
@@ -94,8 +95,9 @@ def _against_lam(
                 axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
         if method != BASELINE:
             dots = counted[(counted["method"] == method) & counted[metric].notna() & counted["lam"].isin(own["lam"])]
-            axis.plot(_beside(dots["lam"], every["lam"]), 100 * dots[metric], ".", color=palette[method], alpha=0.55,
-                      markersize=5, label="a seed")  # fmt: skip
+            beside = offset_copy(axis.transData, figure, x=5, units="points")
+            axis.plot(dots["lam"], 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
+                      transform=beside, label="a seed")  # fmt: skip
             errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]])
             axis.errorbar(own["lam"], 100 * own[prefix], yerr=np.nan_to_num(errors), color=palette[method], marker="o",
                           markersize=5, capsize=3, linewidth=1.2, label="mean, 95 % interval")  # fmt: skip
@@ -133,14 +135,6 @@ def _lam_axis(axis: Axes, lams: pd.Series) -> None:
     if high < 100 * low:
         axis.set_xticks(sorted(set(lams)), [format_lam(lam) for lam in sorted(set(lams))], rotation=45)
         axis.minorticks_off()
-
-
-def _beside(values: pd.Series, lams: pd.Series) -> pd.Series:
-    """Return `values` a little to the right on the axis of these lams."""
-    if lams.empty:
-        return values
-    low, high = lams.min(), lams.max()
-    return values * (high / low) ** 0.025 if high >= 10 * low else values + 0.03 * (high - low or high)
 
 
 @styled

@@ -12,6 +12,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError, one_line
+from regbench.tracking import settings
 
 T = TypeVar("T")
 # how long a store that is away is waited for before and after training; while training there is no limit
@@ -85,19 +86,11 @@ def _text(error: BaseException) -> str:
 @contextmanager
 def one_attempt() -> Iterator[None]:
     """Have each call to a tracking server try once: MLflow's own attempts go on for minutes, and may make a run twice."""
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    values = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     # a user who knows the server to be slow may have said so
-    settings["MLFLOW_HTTP_REQUEST_TIMEOUT"] = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
+    values["MLFLOW_HTTP_REQUEST_TIMEOUT"] = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT)
+    with settings.during(values):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def patiently(task: Callable[[], T], say: Callable[[str], None]) -> T:

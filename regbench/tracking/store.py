@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from regbench.errors import UserError, one_line
 from regbench.sweep import Recipe, Trial
-from regbench.tracking import history, process, schema
+from regbench.tracking import history, process, schema, settings
 from regbench.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
@@ -291,18 +291,14 @@ def _reported(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError  # of a database's address, or a driver that is not installed
 
+    # a user who knows the server to be slow may have said so
     limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update({name: value for name, value in limits.items() if before[name] is None})
     try:
-        yield
+        with settings.during({name: os.environ.get(name, value) for name, value in limits.items()}):
+            yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         text = one_line(error)
         raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {FIX}") from error
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
 
 
 def _quiet() -> None:
