@@ -22,7 +22,8 @@ class HookRaised(Exception):
 class Group:
     """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
 
-    lam is [k]; `generators`, one per trial, are what its random numbers are drawn from in an epoch.
+    lam is [k]; `generators`, one per trial, are what its random numbers are drawn from in an epoch; `kept` is which
+    weights a pruning regularizer has left, a bool [k, ...] per tensor, None where it does not prune.
     """
 
     rows: slice
@@ -32,6 +33,7 @@ class Group:
     seeds: tuple[int, ...]
     reason: str = ""
     generators: list[torch.Generator] = field(default_factory=list)
+    kept: list[Tensor | None] = field(default_factory=list)
 
     @cached_property
     def idle(self) -> bool:

@@ -9,54 +9,52 @@ from regbench.engine import randomness
 from regbench.engine.groups import Group
 
 
-class Mask:
-    """The weights that a group of trials keeps: `kept` is a bool [k, ...] per tensor, None where it covers none of it.
+def none_pruned(group: Group, weights: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return a group's `kept` before anything is pruned of `weights` [K, ...]."""
+    prunes = group.acts("share")
+    return [torch.ones_like(w[group.rows], dtype=torch.bool) if prunes and group.covers(w) else None for w in weights]
 
-    `kept` is changed in place.
+
+def prune(group: Group, weights: Sequence[Tensor], momenta: Sequence[Tensor], epoch: int, epochs: int) -> None:
+    """Zero what the regularizer wants to be zero after this many epochs, in `weights` and `momenta` [K, ...].
+
+    The group's `kept` is changed in place.
     """
+    share = group.call(group.regularizer.share, group.lam, epoch / epochs)
+    places = [place for place, kept in enumerate(group.kept) if kept is not None]
+    if share is None or not places:
+        return
+    size = sum(group.kept[place][0].numel() for place in places)
+    shares = torch.as_tensor(share).to(group.lam).expand(len(group.lam)).tolist()
+    counts = [round(part * size) for part in shares]
+    left = torch.stack([group.kept[place].flatten(1).sum(1) for place in places]).sum(0).tolist()
+    if all(count <= size - remaining for count, remaining in zip(counts, left, strict=True)):
+        return
+    # drawn on the CPU, so that a seed zeroes the same weights on every device
+    generators = randomness.generators(group.seeds, randomness.PRUNING, epoch, torch.device("cpu"))
+    scores = []
+    for place in places:
+        w = weights[place][group.rows]
+        # billions in a sweep: not drawn for |w|, which takes none
+        uniform = randomness.uniform(w.shape, generators).to(w) if group.acts("score") else w
+        scores.append(group.call(group.regularizer.score, w, uniform))
+    if group.reason:
+        return
+    for row, count in enumerate(counts):
+        if count > size - left[row]:
+            _zero([group.kept[place][row] for place in places], count, [score[row] for score in scores])
+    for place in places:
+        for tensor in (weights[place], momenta[place]):
+            tensor[group.rows].masked_fill_(~group.kept[place], 0)
 
-    def __init__(self, group: Group, weights: Sequence[Tensor]) -> None:
-        self.group = group
-        self.kept = [torch.ones_like(w[group.rows], dtype=torch.bool) if group.covers(w) else None for w in weights]
 
-    def prune(self, weights: Sequence[Tensor], momenta: Sequence[Tensor], epoch: int, epochs: int) -> None:
-        """Zero what the regularizer wants to be zero after this many epochs, in `weights` and `momenta` [K, ...]."""
-        group = self.group
-        share = group.call(group.regularizer.share, group.lam, epoch / epochs)
-        places = [place for place, kept in enumerate(self.kept) if kept is not None]
-        if share is None or not places:
-            return
-        size = sum(self.kept[place][0].numel() for place in places)
-        shares = torch.as_tensor(share).to(group.lam).expand(len(group.lam)).tolist()
-        counts = [round(part * size) for part in shares]
-        left = torch.stack([self.kept[place].flatten(1).sum(1) for place in places]).sum(0).tolist()
-        if all(count <= size - remaining for count, remaining in zip(counts, left, strict=True)):
-            return
-        # drawn on the CPU, so that a seed zeroes the same weights on every device
-        generators = randomness.generators(group.seeds, randomness.PRUNING, epoch, torch.device("cpu"))
-        scores = []
-        for place in places:
-            w = weights[place][group.rows]
-            # billions in a sweep: not drawn for |w|, which takes none
-            uniform = randomness.uniform(w.shape, generators).to(w) if group.acts("score") else w
-            scores.append(group.call(group.regularizer.score, w, uniform))
-        if group.reason:
-            return
-        for row, count in enumerate(counts):
-            if count > size - left[row]:
-                self._zero(row, count, [score[row] for score in scores], places)
-        for place in places:
-            for tensor in (weights[place], momenta[place]):
-                tensor[group.rows].masked_fill_(~self.kept[place], 0)
+def _zero(kept: Sequence[Tensor], count: int, scores: Sequence[Tensor]) -> None:
+    """Keep all but the `count` least of a trial's scores; what is pruned already counts as the least of all.
 
-    def _zero(self, row: int, count: int, scores: Sequence[Tensor], places: Sequence[int]) -> None:
-        """Keep all but the `count` least of a trial's scores; what is pruned already counts as the least of all.
-
-        Of equal scores the first go, and NaN last: a trial that has diverged is not to be healed.
-        """
-        kept = [self.kept[place][row] for place in places]
-        scores = [score.masked_fill(~mask, -torch.inf) for score, mask in zip(scores, kept, strict=True)]
-        order = torch.cat([score.flatten() for score in scores]).argsort(stable=True)
-        left = torch.ones_like(order, dtype=torch.bool).index_fill_(0, order[:count], False)
-        for mask, part in zip(kept, left.split([mask.numel() for mask in kept]), strict=True):
-            mask &= part.view_as(mask)
+    Of equal scores the first go, and NaN last: a trial that has diverged is not to be healed.
+    """
+    scores = [score.masked_fill(~mask, -torch.inf) for score, mask in zip(scores, kept, strict=True)]
+    order = torch.cat([score.flatten() for score in scores]).argsort(stable=True)
+    left = torch.ones_like(order, dtype=torch.bool).index_fill_(0, order[:count], False)
+    for mask, part in zip(kept, left.split([mask.numel() for mask in kept]), strict=True):
+        mask &= part.view_as(mask)

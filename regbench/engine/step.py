@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regbench.engine import groups, randomness
+from regbench.engine import groups, masks, randomness
 from regbench.engine.groups import Group
-from regbench.engine.masks import Mask
 from regbench.sweep import Trial
 
 # weights that a CPU takes at once: they, their gradient and their momentum stay in its cache between the operations
@@ -58,9 +57,8 @@ class Update:
         self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
         self.tau = recipe.lr / (1 - recipe.momentum)
         self.groups = list(groups.of(trials, weights[0]))
-        self.masks = {
-            number: Mask(group, self.weights) for number, group in enumerate(self.groups) if group.acts("share")
-        }
+        for group in self.groups:
+            group.kept = masks.none_pruned(group, self.weights)
         self.pieces = [list(self._pieces(place)) for place in range(len(self.weights))]
 
     @property
@@ -77,8 +75,8 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """What an update changes beside the weights, by name."""
         state = {f"momentum.{place}": m for place, m in enumerate(self.momenta)}
-        for number, mask in self.masks.items():
-            state |= {f"kept.{number}.{place}": kept for place, kept in enumerate(mask.kept) if kept is not None}
+        for number, group in enumerate(self.groups):
+            state |= {f"kept.{number}.{place}": kept for place, kept in enumerate(group.kept) if kept is not None}
         return state
 
     def begin(self, epoch: int) -> None:
@@ -144,8 +142,9 @@ class Update:
     def end(self, epoch: int) -> None:
         """Zero the weights that a regularizer prunes after this epoch, and their momentum."""
         with torch.no_grad():
-            for mask in self.masks.values():
-                mask.prune(self.weights, self.momenta, epoch, self.epochs)
+            for group in self.groups:
+                if group.acts("share"):
+                    masks.prune(group, self.weights, self.momenta, epoch, self.epochs)
 
     def _regularize(self, term: Term, w: Tensor, g: Tensor, penalties: Tensor) -> None:
         group, rows = term.group, term.rows
@@ -160,21 +159,18 @@ class Update:
         A regularizer that is not elementwise gets the whole tensor.
         """
         weight = self.weights[place]
-        covering = [(number, group) for number, group in enumerate(self.groups) if group.covers(weight)]
-        kept = {number: self.masks[number].kept[place] for number, _ in covering if number in self.masks}
         if weight.device.type != "cpu":
-            terms = [Term(group, group.rows, group.column(weight), kept.get(number)) for number, group in covering]
+            covering = [group for group in self.groups if group.covers(weight)]
+            terms = [Term(group, group.rows, group.column(weight), group.kept[place]) for group in covering]
             yield Piece((slice(None),), tuple(terms))
             return
-        covered = dict(covering)
-        for number, group in enumerate(self.groups):
+        for group in self.groups:
+            covered, kept = group.covers(weight), group.kept[place]
             count = group.rows.stop - group.rows.start
-            whole = weight.ndim < 2 or (number in covered and not group.regularizer.elementwise)
+            whole = weight.ndim < 2 or (covered and not group.regularizer.elementwise)
             step = weight[0].numel() if whole else max(1, CHUNK // max(1, count * weight[0, :1].numel()))
             for first in range(0, 1 if whole else weight.shape[1], step):
                 part = () if whole else (slice(first, first + step),)
-                terms = ()
-                if number in covered:
-                    here = kept[number][(slice(None), *part)] if number in kept else None
-                    terms = (Term(group, slice(None), group.column(weight), here),)
+                here = None if kept is None else kept[(slice(None), *part)]
+                terms = (Term(group, slice(None), group.column(weight), here),) if covered else ()
                 yield Piece((group.rows, *part), terms)
