@@ -1,33 +1,14 @@
 """Recipe, trial, sweep and trial key: what is to be trained, and what makes two trainings the same."""
 
-import ast
-import hashlib
-import importlib
-import importlib.util
-import inspect
-import json
-import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
-from regbench import regularizers
-from regbench.regularizers import Regularizer
+from regbench import identity, regularizers
+from regbench.identity import digest
 
-# what these modules say decides a trial's weights, on every engine
-DECISIVE = (
-    "regbench.data.split",
-    "regbench.engine.dense",
-    "regbench.engine.groups",
-    "regbench.engine.masks",
-    "regbench.engine.precision",
-    "regbench.engine.randomness",
-    "regbench.engine.step",
-)
 SCOPES = ("weights", "all")
 # of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
 PRECISIONS = ("float32", "tf32", "bf16", "float64")
@@ -53,7 +34,7 @@ class Recipe:
     @property
     def id(self) -> str:
         """12 hex digits; recipes that differ only in the data set's name have the same."""
-        return _digest(self._decisive())[:12]
+        return digest(self._decisive())[:12]
 
     def _decisive(self) -> dict[str, object]:
         fields = asdict(self)
@@ -87,7 +68,7 @@ class Trial:
     def key(self) -> str:
         """sha256, hex, of all that determines the result: not of the data's path, the device or the engine."""
         described = asdict(self) | {"recipe": self.recipe._decisive()}
-        return _digest(described | {"code": _code(self.regularizer, self.recipe.model)})
+        return digest(described | identity.code(self.regularizer, self.recipe.model))
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,7 @@ class Sweep:
     @cached_property
     def id(self) -> str:
         """12 hex digits that are the same for the same set of trials in any order."""
-        return _digest(sorted(trial.key for trial in self.trials))[:12]
+        return digest(sorted(trial.key for trial in self.trials))[:12]
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -153,54 +134,3 @@ def format_seeds(seeds: Sequence[int]) -> str:
         else:
             runs.append([seed])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _code(regularizer: str, model: str) -> str:
-    """Return a hash of the code that decides a trial's result; comments, docstrings and layout do not count."""
-    sources = [_source(name) for name in DECISIVE]
-    cls = regularizers.find(regularizer)
-    packaged = [base for base in cls.__mro__ if issubclass(base, Regularizer) and _top(base) == "regbench"]
-    sources += [textwrap.dedent(inspect.getsource(base)) for base in packaged]
-    sources += [_source(name) for name in _own_modules(cls) if name.partition(".")[0] != "regbench"]
-    if model == NOTEBOOK:
-        sources.append(_class_source("regbench.models", "NotebookCNN"))
-    else:
-        module, _, name = model.partition(":")
-        sources += [_source(name) for name in _own_modules(getattr(importlib.import_module(module), name))]
-    return hashlib.sha256("\0".join(_bare(source) for source in sources).encode()).hexdigest()
-
-
-def _own_modules(cls: type) -> list[str]:
-    """Return the modules in which a user's class and its bases are written: each may lean on anything in its file."""
-    library = {"torch", *sys.stdlib_module_names}
-    return sorted({base.__module__ for base in cls.__mro__ if _top(base) not in library})
-
-
-def _top(cls: type) -> str:
-    return cls.__module__.partition(".")[0]
-
-
-def _source(module: str) -> str:
-    """Return a module's source without importing it; empty if it has none (compiled, or a package's namespace)."""
-    spec = importlib.util.find_spec(module)
-    path = Path(spec.origin) if spec and spec.origin else None
-    return path.read_text() if path and path.suffix == ".py" else ""
-
-
-def _class_source(module: str, name: str) -> str:
-    tree = ast.parse(_source(module))
-    return next(ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-
-
-def _bare(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)

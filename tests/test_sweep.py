@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regbench.sweep import Recipe, Trial, _bare, format_lam, grid
-from tests.conftest import printed
+from regbench.sweep import Recipe, Trial, format_lam, grid
 
 RECIPE = Recipe("folder-name", "f" * 64, train_size=100, val_size=10)
 
@@ -74,33 +73,6 @@ def test_the_key_is_the_same_in_another_process():
         timeout=60,
     )
     assert done.stdout.strip() == Trial(RECIPE, "l1", 1e-3, 0).key
-
-
-def test_the_key_knows_the_code_of_a_users_network_and_of_its_bases(tmp_path, monkeypatch):
-    """Also where the class is handed on by a package and its base is written elsewhere."""
-    code = (
-        "import regbench.sweep as s; r = s.Recipe('x', 'f' * 64, 100, 10, 'pkg:Net'); print(s.Trial(r, 'l1', 1, 0).key)"
-    )
-    package = tmp_path / "pkg"
-    package.mkdir()
-    (package / "__init__.py").write_text("from pkg.net import Net\n")
-    (package / "base.py").write_text("from torch import nn\nclass Base(nn.Module):\n    width = 1\n")
-    (package / "net.py").write_text("from pkg.base import Base\nclass Net(Base):\n    depth = 1\n")
-    keys = []
-    for name, old, new in (
-        ("net.py", "", ""),
-        ("net.py", "depth = 1", "depth = 2"),
-        ("base.py", "width = 1", "width = 22"),
-    ):
-        (package / name).write_text((package / name).read_text().replace(old, new))
-        keys.append(printed(code, tmp_path))
-    assert len(set(keys)) == 3
-
-
-def test_comments_and_docstrings_do_not_count_as_code():
-    plain = "def f(x):\n    return x + 1\n"
-    assert _bare('"""Module."""\n' + plain) == _bare('def f(x):  # why\n    """What."""\n\n    return (x + 1)\n')
-    assert _bare(plain) != _bare(plain.replace("1", "2"))
 
 
 def test_a_sweeps_id_does_not_depend_on_the_order_of_arguments():

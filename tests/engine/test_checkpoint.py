@@ -9,7 +9,7 @@ import types
 import pytest
 import torch
 
-from regbench import sweep
+from regbench import identity
 from regbench.engine import checkpoint, sequential, stacked
 from regbench.engine.events import Epoch, Started, Trained
 from regbench.engine.resident import Resident
@@ -221,7 +221,7 @@ def test_a_checkpoint_of_another_sweep_imports_nothing_and_stays(recipe, images,
     theirs = [Trial(recipe, "mine:Mine", 1e-3, seed) for seed in (0, 1)]
     cut_off(stacked.train(theirs, resident, 2), theirs[0], 2)
     monkeypatch.delitem(sys.modules, "mine")
-    sweep._code.cache_clear()
+    identity.files.cache_clear()
     (path,) = files(tmp_path)
     assert len(results(stacked.train([Trial(recipe, "l1", 1e-3, 0)], resident, 2))) == 1
     assert "mine" not in sys.modules

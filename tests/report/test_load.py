@@ -65,7 +65,7 @@ def test_foreign_running_and_replaced_runs_are_not_pooled(recipe, images):
 def test_of_trials_that_were_trained_again_with_other_code_the_newest_count(recipe, images, monkeypatch, tmp_path):
     sweep = grid(recipe, ["l1"], [1e-3], [0, 1])
     train(sweep, images)
-    monkeypatch.setattr("regbench.sweep._code", lambda regularizer, model: "changed")
+    monkeypatch.setattr("regbench.identity.RESULT_VERSION", 0)
     store = train(grid(recipe, ["l1"], [1e-3], [0, 1]), images)
     assert len(store.search(f"tags.`{schema.KIND}` = 'trial'")) == 8
     runs = load.load(store)
