@@ -15,7 +15,7 @@ from mlflow.utils.search_utils import SearchUtils
 from regbench.errors import UserError, one_line
 from regbench.sweep import BASELINE
 from regbench.tracking import schema
-from regbench.tracking.store import Store
+from regbench.tracking.store import Store, counted
 
 log = logging.getLogger(__name__)
 # what a row per epoch holds; each costs a query, or one per run where the store has no bulk query
@@ -54,9 +54,10 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     _check_filter(condition)
     every = store.search("")
     found = [run for run in every if run.data.tags.get(schema.KIND) == "trial"]
-    if sweep or condition:
-        parts = [schema.in_sweep(sweep) if sweep else f"tags.`{schema.KIND}` = 'trial'", condition]
-        found = store.search(" and ".join(part for part in parts if part))
+    if condition:
+        found = store.search(f"tags.`{schema.KIND}` = 'trial' and {condition}")
+    if sweep:
+        found = [run for run in found if sweep in schema.sweeps(run.data.tags)]
     if not found:
         asked = " that meets what was asked for" if sweep or condition else ""
         raise UserError(
@@ -68,13 +69,11 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
         rows = rows[rows["recipe"] == recipe]
         if rows.empty:
             raise UserError(f"recipe={recipe!r} is that of no trial; accepted: {', '.join(sorted(_recipes(found)))}")
-    finished = rows[(rows["status"] == "FINISHED") & (rows["superseded"] == "")]
-    # the same trial may have been finished twice by two sweeps at once; both are equal, one counts
-    repeated = finished.duplicated("key")
-    trials = finished[~repeated]
+    trials = rows[rows["run_id"].isin({run.info.run_id for run in counted(found).values()})]
     # trained again since the code has changed, by a sweep that found no trial with its key: the newest counts
-    outdated = trials.duplicated(["recipe", "method", "lam", "seed"], keep="last")
-    trials = trials[~outdated].reset_index(drop=True)
+    newest_last = trials.sort_values(["ended", "run_id"])
+    outdated = newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last")
+    trials = trials[~outdated.reindex(trials.index)].reset_index(drop=True)
     _refuse_mixed(trials, found)
     recipes = _recipes(found)
     chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
@@ -84,7 +83,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     parents = [run for run in every if run.info.run_id in parent_ids]
     return Runs(
         store.experiment,
-        trials.drop(columns=["status", "superseded", "reason"]),
+        trials.drop(columns=["status", "reason"]),
         others,
         chosen,
         _environment(parents),
@@ -157,7 +156,6 @@ def _row(run: Run) -> dict[str, object]:
         "status": run.info.status,
         "outcome": tags.get(schema.STATUS, ""),
         "reason": tags.get(schema.REASON, ""),
-        "superseded": tags.get(schema.SUPERSEDED, ""),
         "key": tags.get(schema.KEY, ""),
         "recipe": tags.get(schema.RECIPE, ""),
         "parent": tags.get(schema.PARENT, ""),

@@ -1,11 +1,12 @@
 """Names in the tracking store: tags, and which parameters a trial's run has."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from regbench.sweep import Trial, format_lam
 
 KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
-SWEEP = "regbench.sweep"  # on a trial: the ids of all sweeps that hold it, separated by spaces
+SWEEP = "regbench.sweep"  # on a sweep's run: its id; on trials of earlier versions those of all sweeps that hold them
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"
 DATASET = "regbench.dataset"
@@ -34,6 +35,18 @@ def trial_params(trial: Trial) -> dict[str, str]:
     return {name: str(value) for name, value in (fields | recipe).items()}
 
 
+def membership(sweep_id: str) -> dict[str, str]:
+    """Return the tag of a trial that a sweep holds: one for each sweep, so that two at once do not undo each other's."""
+    return {f"{SWEEP}.{sweep_id}": "true"}
+
+
+def sweeps(tags: Mapping[str, str]) -> frozenset[str]:
+    """Return the ids of all sweeps that hold a trial with these tags."""
+    named = {name.removeprefix(f"{SWEEP}.") for name in tags if name.startswith(f"{SWEEP}.")}
+    return frozenset(named | set(tags.get(SWEEP, "").split()))
+
+
 def in_sweep(sweep_id: str) -> str:
     """Return the filter that finds a sweep's trials, also those trained for an earlier sweep."""
-    return f"tags.`{KIND}` = 'trial' and tags.`{SWEEP}` LIKE '%{sweep_id}%'"
+    ((name, value),) = membership(sweep_id).items()
+    return f"tags.`{KIND}` = 'trial' and tags.`{name}` = '{value}'"

@@ -116,13 +116,12 @@ class Store:
         return self._finished(schema.KEY, (trial.key for trial in trials))
 
     def _finished(self, tag: str, values: Iterable[str]) -> dict[str, FinishedTrial]:
-        found: dict[str, FinishedTrial] = {}
-        for value in values:
-            for run in self.search(f"attributes.status = 'FINISHED' and tags.`{tag}` = '{value}'"):
-                tags = run.data.tags
-                if schema.KEY in tags and schema.SUPERSEDED not in tags:
-                    found[tags[schema.KEY]] = _finished(run)  # the newest counts
-        return found
+        runs = [
+            run
+            for value in values
+            for run in self.search(f"attributes.status = 'FINISHED' and tags.`{tag}` = '{value}'")
+        ]
+        return {key: _finished(run) for key, run in counted(runs).items()}
 
     def fingerprints(self) -> dict[str, set[str]]:
         """Return a data set's name -> the fingerprints of what sweeps of the experiment were trained on."""
@@ -226,6 +225,18 @@ class Store:
         return found.experiment_id if found else None
 
 
+def counted(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return trial key -> the one of these runs that counts: the newest that finished and was not replaced on request.
+
+    Two sweeps at once may finish one trial twice.
+    """
+    finished = (run for run in runs if run.info.status == "FINISHED")
+    ours = [run for run in finished if schema.KEY in run.data.tags and schema.SUPERSEDED not in run.data.tags]
+    # of two that ended in the same millisecond any will do, but everybody takes the same
+    ours.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
+    return {run.data.tags[schema.KEY]: run for run in ours}
+
+
 def _finished(run: Run) -> FinishedTrial:
     tags = run.data.tags
     return FinishedTrial(
@@ -233,7 +244,7 @@ def _finished(run: Run) -> FinishedTrial:
         status=tags.get(schema.STATUS, ""),
         metrics=dict(run.data.metrics),
         parent=tags.get(schema.PARENT, ""),
-        sweeps=frozenset(tags.get(schema.SWEEP, "").split()),
+        sweeps=schema.sweeps(tags),
     )
 
 

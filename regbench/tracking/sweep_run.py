@@ -52,7 +52,7 @@ class SweepRun:
             self._store.client,
             self._store.create(),
             self.run_id,
-            {schema.SWEEP: self._sweep.id, **self._tags},
+            schema.membership(self._sweep.id) | self._tags,
             _dataset(self._data),
             self._store.outbox,
             self._say,
@@ -100,7 +100,8 @@ class SweepRun:
         def move() -> None:
             for trial in reused:
                 if self._sweep.id not in trial.sweeps:
-                    client.set_tag(trial.run_id, schema.SWEEP, " ".join(sorted({*trial.sweeps, self._sweep.id})))
+                    for name, value in schema.membership(self._sweep.id).items():
+                        client.set_tag(trial.run_id, name, value)
                 if trial.parent not in cut_off:
                     cut_off[trial.parent] = self._was_cut_off(trial.parent)
                 if cut_off[trial.parent]:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from regbench import planning, runner, sparsity
 from regbench.engine.choice import Engine
 from regbench.errors import TrackingError, UserError
+from regbench.report import load
 from regbench.sweep import Recipe, grid
 from regbench.tracking import artifacts, process, schema
 from regbench.tracking import store as store_module
@@ -69,7 +70,7 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
         assert run.info.status == "FINISHED"
         assert run.data.tags[schema.PARENT] == parent.info.run_id
         assert run.data.tags[schema.STATUS] == "ok"
-        assert run.data.tags[schema.SWEEP] == sweep.id
+        assert schema.sweeps(run.data.tags) == {sweep.id}
         assert run.data.params == schema.trial_params(result.trial)
         assert run.data.params["lam"] == ("0" if result.trial.regularizer == "none" else "1e-3")
         history = client.get_metric_history(run.info.run_id, "val/accuracy")
@@ -127,6 +128,52 @@ def test_rerun_trains_again_and_replaces(sweep, images):
     assert set(superseded) == old
     finished = Store("e").finished(sweep.recipes)
     assert {found.run_id for found in finished.values()} == set(superseded.values())
+
+
+def test_sweeps_that_share_trials_at_once_both_keep_them(sweep, images):
+    """Each has planned before the other has said that the trials of `none` are its own, too."""
+    recipe = sweep.recipes[0]
+    train(grid(recipe, ["none"], None, [0, 1]), images)
+    store = Store("e")
+    sweeps = [grid(recipe, [name], [1e-3], [0, 1]) for name in ("l1", "l2")]
+    plans = [planning.plan(one, store, rerun=False) for one in sweeps]
+    for plan in plans:
+        runner.run(plan, images, store, ENGINE, Console(quiet=True), "a sweep")
+    for one in sweeps:
+        found = store.search(schema.in_sweep(one.id))
+        assert {run.info.run_name for run in found} == {trial.name for trial in one.trials}
+        assert set(load.load(store, sweep=one.id).trials["name"]) == {trial.name for trial in one.trials}
+
+
+def test_trials_that_name_their_sweeps_in_one_tag_stay_readable(sweep, images):
+    """As earlier versions wrote it, also where a new sweep takes them over."""
+    train(sweep, images)
+    client = mlflow_client()
+    for run in runs():
+        client.delete_tag(run.info.run_id, f"{schema.SWEEP}.{sweep.id}")
+        client.set_tag(run.info.run_id, schema.SWEEP, f"0123456789ab {sweep.id}")
+    store = Store("e")
+    assert len(load.load(store, sweep=sweep.id).trials) == len(load.load(store, sweep="0123456789ab").trials) == 4
+    larger = grid(sweep.recipes[0], ["l1"], [1e-3, 1e-4], [0, 1])
+    train(larger, images)
+    assert len(load.load(Store("e"), sweep=larger.id).trials) == 6
+    assert len(load.load(Store("e"), sweep=sweep.id).trials) == 4
+
+
+def test_of_two_finished_runs_of_one_trial_the_newest_counts_everywhere(sweep, images):
+    """Two sweeps at once may train the same: a plan and a report must not differ in which they take."""
+    train(sweep, images)
+    client, older = mlflow_client(), runs()[0]
+    tags = {name: text for name, text in older.data.tags.items() if not name.startswith("mlflow.")}
+    twin = client.create_run(older.info.experiment_id, older.info.start_time - 1, tags, older.info.run_name).info.run_id
+    for name, value in older.data.params.items():
+        client.log_param(twin, name, value)
+    client.set_terminated(twin, "FINISHED", older.info.end_time + 1)  # begun first, ended last
+    store = Store("e")
+    planned = planning.plan(sweep, store, rerun=False).reused[older.data.tags[schema.KEY]]
+    reported = load.load(store).trials
+    assert planned.run_id == twin
+    assert reported.loc[reported["name"] == older.info.run_name, "run_id"].tolist() == [twin]
 
 
 def test_other_recipes_and_experiments_are_not_mixed_up(sweep, images):
