@@ -17,13 +17,15 @@ LISTED = 10
 class Plan:
     """What is to be done: `todo` is trained, `reused` (by trial key) is finished already.
 
-    `altered` is how many of `todo` are finished with other images under the data set's name.
+    `altered` is how many of `todo` are finished with other images under the data set's name. With `rerun` what is
+    finished is trained too, and nothing goes on from where it was cut off.
     """
 
     sweep: Sweep
     todo: tuple[Trial, ...]
     reused: dict[str, FinishedTrial]
     altered: int = 0
+    rerun: bool = False
 
 
 def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
@@ -31,7 +33,7 @@ def plan(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     finished = store.finished(sweep.recipes)
     found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
     todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
-    return Plan(sweep, todo, found, _altered(todo, store))
+    return Plan(sweep, todo, found, _altered(todo, store), rerun)
 
 
 def _altered(todo: Sequence[Trial], store: Store) -> int:
@@ -57,7 +59,8 @@ def refresh(plan: Plan, store: Store) -> Plan:
         finished = store.finished(plan.sweep.recipes)
     known = {old.run_id for old in plan.reused.values()}
     new = {t.key: finished[t.key] for t in plan.todo if t.key in finished and finished[t.key].run_id not in known}
-    return Plan(plan.sweep, tuple(trial for trial in plan.todo if trial.key not in new), plan.reused | new)
+    todo = tuple(trial for trial in plan.todo if trial.key not in new)
+    return replace(plan, todo=todo, reused=plan.reused | new)
 
 
 def estimate(plan: Plan, data: Images, engine: Engine) -> float | None:

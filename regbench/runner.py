@@ -73,7 +73,7 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
                 return [results[trial.key] for trial in plan.sweep.trials]
             parent = opened.enter_context(SweepRun(store, plan.sweep, data, engine.device_name, engine.name, name, say))
         reporter = opened.enter_context(Reporter(plan.todo, console))
-        events = opened.enter_context(closing(engine.train(plan.todo, data)))
+        events = opened.enter_context(closing(engine.train(plan.todo, data, resume=not plan.rerun)))
         parent.adopt(list(kept.values()))
         writer = parent.writer
         last_epoch: dict[Trial, Mapping[str, float]] = {}

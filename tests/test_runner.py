@@ -27,7 +27,7 @@ class Hasty:
         self.given: list[weakref.ref] = []
         self.most = 0
 
-    def train(self, trials, data):
+    def train(self, trials, data, resume=True):
         labels = torch.tensor([0, 1])
         for trial in trials:
             yield Started(trial)

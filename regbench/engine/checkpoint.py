@@ -122,6 +122,15 @@ def stacks(engine: str, recipe: Recipe, device: torch.device) -> list[Checkpoint
     return [checkpoint for _, checkpoint in sorted(found, key=lambda pair: -pair[0])]
 
 
+def forget(engine: str, trials: Sequence[Trial], device: torch.device) -> None:
+    """Remove every checkpoint, here and by this engine, in which one of these trials is: they are to begin again."""
+    for path in _folder().glob(f"{circumstances(engine, device)}-*{SUFFIX}"):
+        for recipe in {trial.recipe for trial in trials}:
+            found = read(path, recipe, tensors=False)
+            if found and not set(trials).isdisjoint(found.trials):
+                path.unlink(missing_ok=True)
+
+
 def read(path: Path, recipe: Recipe, tensors: bool = True) -> Checkpoint | None:
     """Return the checkpoint in a file; None if it is of another sweep, is not there or damaged (it is then removed)."""
     try:

@@ -63,8 +63,11 @@ class Engine:
 
         return f"cuda: {torch.cuda.get_device_name(self.device)}"
 
-    def train(self, trials: Sequence[Trial], data: Images) -> Iterator[Event]:
-        """Train `trials`; the events of one come in order, those of several may be mixed."""
+    def train(self, trials: Sequence[Trial], data: Images, resume: bool = True) -> Iterator[Event]:
+        """Train `trials`; the events of one come in order, those of several may be mixed.
+
+        What was cut off in an earlier process goes on, or with `resume` False begins again.
+        """
         import torch
 
         from regbench.engine import memory, sequential, side_by_side, stacked
@@ -74,13 +77,13 @@ class Engine:
         if self.backend == RAY:
             from regbench.engine import ray_cluster
 
-            return ray_cluster.train(trials, data, self.device, stack=self.name == STACKED)
+            return ray_cluster.train(trials, data, self.device, self.name == STACKED, resume)
         if self.jobs > 1:
-            return side_by_side.train(trials, data, self.jobs, self.threads)
+            return side_by_side.train(trials, data, self.jobs, self.threads, resume)
         resident = Resident(data, torch.device(self.device))
         if self.name == STACKED:
-            return stacked.train(trials, resident)
-        return sequential.train(trials, resident)
+            return stacked.train(trials, resident, resume=resume)
+        return sequential.train(trials, resident, resume)
 
     def seconds_per_image(self, trials: Sequence[Trial], data: Images) -> float:
         """Return the seconds that training on an image takes per trial, measured on some steps of this device.

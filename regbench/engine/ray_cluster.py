@@ -86,7 +86,9 @@ def call(function: Callable, device: str, *args: object) -> object:
     return ray.get(ray.remote(_call).options(**_options(device)).remote(function, *args))
 
 
-def train(trials: Sequence[Trial], data: Images, device: str, stack: bool = False) -> Iterator[Event]:
+def train(
+    trials: Sequence[Trial], data: Images, device: str, stack: bool = False, resume: bool = True
+) -> Iterator[Event]:
     """Train `trials` on the cluster, each as a task, or with `stack` in stacks, and tell the events as they happen.
 
     A task has a CPU core, which it uses with one thread, and with `device` cuda a GPU. On machines of one type the
@@ -94,7 +96,8 @@ def train(trials: Sequence[Trial], data: Images, device: str, stack: bool = Fals
     iterator, as by contextlib.closing, when leaving it early: that ends the tasks.
 
     What is lost with a worker or a node is trained again elsewhere, a stack in two halves, and what was told of it is
-    not told twice. A trial that is lost LOSSES times in training alone is Failed.
+    not told twice. A trial that is lost LOSSES times in training alone is Failed. What was cut off by an earlier process
+    goes on where its node is found again, or with `resume` False begins again.
 
     Raises UserError for a node that has not the code, or no room for the data.
     """
@@ -112,7 +115,7 @@ def train(trials: Sequence[Trial], data: Images, device: str, stack: bool = Fals
                 for trial in task.trials:
                     told[trial].seen = 0
                 keys = [trial.key for trial in task.trials]
-                running[work.remote(task, keys, shared, device, stack)] = task
+                running[work.remote(task, keys, shared, device, stack, resume)] = task
             (events,), _ = ray.wait(list(running), num_returns=1)
             task = running.pop(events)
             reason = "it ended early"
@@ -189,7 +192,7 @@ def _call(function: Callable, *args: object) -> object:
     return function(*args)  # Ray itself takes no methods
 
 
-def _work(task: Task, keys: list[str], data: Images, device: str, stack: bool) -> Iterator[Event]:
+def _work(task: Task, keys: list[str], data: Images, device: str, stack: bool, resume: bool) -> Iterator[Event]:
     """Train the trials of one task; this is what runs on a node."""
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
     torch.set_num_threads(1)
@@ -205,9 +208,9 @@ def _work(task: Task, keys: list[str], data: Images, device: str, stack: bool) -
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         resident = Resident(data, torch.device(device))
     if stack:
-        events = stacked.train(task.trials, resident, resume=not task.fresh)
+        events = stacked.train(task.trials, resident, resume=resume and not task.fresh)
     else:
-        events = sequential.train(task.trials, resident)
+        events = sequential.train(task.trials, resident, resume)
     for event in events:
         yield _for_the_way(event, node) if isinstance(event, Trained) else event
 

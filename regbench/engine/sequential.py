@@ -20,6 +20,8 @@ from regbench.engine.step import Update
 from regbench.errors import one_line
 from regbench.sweep import Trial
 
+ENGINE = "sequential"
+
 
 class Training:
     """A trial's network and its update. `step` trains on one batch."""
@@ -72,12 +74,15 @@ class Training:
             return torch.cat([self.logits(images[part]) for part in positions.split(self.trial.recipe.batch_size)])
 
 
-def train(trials: Iterable[Trial], resident: Resident) -> Iterator[Event]:
+def train(trials: Iterable[Trial], resident: Resident, resume: bool = True) -> Iterator[Event]:
     """Train `trials` one by one: Started, an Epoch each, then Trained; or Failed where a trial raises.
 
-    The same trial gives the same weights, bit for bit, on the same machine and number of threads.
+    The same trial gives the same weights, bit for bit, on the same machine and number of threads. One that was cut off
+    in an earlier process goes on, or with `resume` False begins again.
     """
     for trial in trials:
+        if not resume:
+            checkpoint.forget(ENGINE, [trial], resident.device)
         yield Started(trial)
         try:
             yield from _train_one(trial, resident)
@@ -111,7 +116,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         data.index(part) for part in split(data.labels, recipe.train_size, recipe.val_size, trial.seed)
     )
     training = Training(trial, data.num_classes, data.device)
-    diverged, history, keeper = "", [], Keeper("sequential", [trial], data.device)
+    diverged, history, keeper = "", [], Keeper(ENGINE, [trial], data.device)
     kept = keeper.read()
     if kept and checkpoint.restore(training.state, kept):
         history, begin = list(kept.history[0]), begin - kept.seconds

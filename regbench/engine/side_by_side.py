@@ -34,7 +34,7 @@ from regbench.sweep import Trial
 WORKER, END = b"worker", b"end"
 
 
-def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1) -> Iterator[Event]:
+def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1, resume: bool = True) -> Iterator[Event]:
     """Train `trials`, up to `jobs` at a time with `threads` threads each, and tell the events as they happen.
 
     Trials are started in their order; the events of one come in order, those of several are mixed. Weights are bit for
@@ -45,17 +45,19 @@ def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1) ->
     is Failed. Of several, nobody knows whose worker died first: each is trained again from its start, now alone, and is
     Failed if the worker dies again; what was told of it is not told twice. The rest goes on with fresh workers.
 
+    What was cut off in an earlier process goes on, or with `resume` False begins again.
+
     Raises what a worker raises outside of a trial, such as UserError if there is no room for the data.
     """
     waiting = deque(map(Told, trials))
     try:
         while waiting:
-            cut_off, reason = yield from _round(waiting, data, jobs, threads)
+            cut_off, reason = yield from _round(waiting, data, jobs, threads, resume)
             alone = len(cut_off) == 1
             for told in cut_off:
                 failed = alone
                 if not alone:
-                    failed, reason = yield from _round(deque([told]), data, 1, threads)
+                    failed, reason = yield from _round(deque([told]), data, 1, threads, resume)
                 if failed:
                     yield from told.fail(reason)
     finally:
@@ -63,11 +65,11 @@ def train(trials: Sequence[Trial], data: Images, jobs: int, threads: int = 1) ->
 
 
 def _round(
-    waiting: deque[Told], data: Images, jobs: int, threads: int
+    waiting: deque[Told], data: Images, jobs: int, threads: int, resume: bool
 ) -> Generator[Event, None, tuple[list[Told], str]]:
     """Train what is waiting until all is done or a worker dies; return the trials cut off, and why, on one line."""
     before = len(waiting)
-    workers = Workers(waiting, data, min(jobs, before), threads)
+    workers = Workers(waiting, data, min(jobs, before), threads, resume)
     try:
         while not isinstance(item := workers.events.get(), Over):
             yield item
@@ -98,12 +100,12 @@ class Workers:
     that is slower than the workers does not have results pile up.
     """
 
-    def __init__(self, waiting: deque[Told], data: Images, count: int, threads: int) -> None:
+    def __init__(self, waiting: deque[Told], data: Images, count: int, threads: int, resume: bool = True) -> None:
         self.waiting, self.training = waiting, []
         self.events: queue.Queue[Event | Over] = queue.Queue(2 * count)
         self._key = secrets.token_bytes(32)
         self._listener = Listener(backlog=count, authkey=self._key)
-        self._thread = threading.Thread(target=self._run, args=(data, count, threads), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(data, count, threads, resume), daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -115,14 +117,14 @@ class Workers:
                     self.events.get(timeout=0.1)
         self._listener.close()
 
-    def _run(self, data: Images, count: int, threads: int) -> None:
+    def _run(self, data: Images, count: int, threads: int, resume: bool) -> None:
         # inherited by the processes that this thread starts: Ctrl-C is for the parent, which ends them
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
         error = None
         try:
-            work = delayed(_work)(self._listener.address, self._key, data, threads)
+            work = delayed(_work)(self._listener.address, self._key, data, threads, resume)
             with parallel_config(backend="loky", inner_max_num_threads=threads):
                 # joblib would train in this process if there were only one; it writes arrays above 1 kB to a file that
                 # the workers map, copied on write because torch warns of arrays that it must not write to
@@ -176,7 +178,7 @@ def _kill() -> None:
     get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
-def _work(address: str, key: bytes, data: Images, threads: int) -> None:
+def _work(address: str, key: bytes, data: Images, threads: int, resume: bool) -> None:
     """Train the trials that the parent hands out; this is what runs in a worker."""
     torch.set_num_threads(threads)
     memory.keep_freed()
@@ -185,7 +187,7 @@ def _work(address: str, key: bytes, data: Images, threads: int) -> None:
         with Client(address, authkey=key) as connection:
             connection.send_bytes(WORKER)
             while (trial := pickle.loads(connection.recv_bytes())) is not None:
-                for event in sequential.train([trial], resident):
+                for event in sequential.train([trial], resident, resume):
                     # plain pickle: torch's own would leave the tensors in shared memory that a dead worker takes along
                     connection.send_bytes(pickle.dumps(event))
     except (OSError, EOFError):  # the parent is gone, so that nobody would end this process

@@ -153,14 +153,16 @@ def train(trials: Sequence[Trial], data: Resident, size: int | None = None, resu
 
     A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
     that in the end only the trial that is to blame is Failed; epochs that were told already are not told twice. Stacks
-    that were cut off in an earlier process go on first, whatever else is in them, unless `resume` is False.
+    that were cut off in an earlier process go on first, whatever else is in them, or with `resume` False begin again.
     """
     told: dict[Trial, int] = {}
     ended: set[Trial] = set()
     for recipe in dict.fromkeys(trial.recipe for trial in trials):
         members = [trial for trial in trials if trial.recipe == recipe]
         record = recordable(members, data)
-        cut_off = _cut_off(members, data) if resume else []
+        if not resume:
+            checkpoint.forget(ENGINE, members, data.device)
+        cut_off = _cut_off(members, data)
         resumed = {trial for part in cut_off for trial in part.open}
         left = [trial for trial in members if trial not in resumed]
         pending = deque([*cut_off, *_parts(left, size or capacity(members[0], data))])

@@ -8,13 +8,17 @@ import types
 
 import pytest
 import torch
+from rich.console import Console
 
-from regbench import identity
+from regbench import identity, planning, runner
 from regbench.engine import checkpoint, sequential, stacked
+from regbench.engine.choice import Engine
 from regbench.engine.events import Epoch, Started, Trained
 from regbench.engine.resident import Resident
+from regbench.engine.step import Update
 from regbench.errors import UserError
-from regbench.sweep import Recipe, Trial
+from regbench.sweep import Recipe, Sweep, Trial
+from regbench.tracking.store import Store
 
 CPU = torch.device("cpu")
 ENGINES = {
@@ -90,6 +94,22 @@ def test_it_goes_on_to_the_same_bits(recipe, images, engine, epoch, tmp_path):
                 k: v for k, v in other.metrics.items() if k != "time/epoch"
             }
         assert_same(mine[-1], theirs[-1])
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_rerun_begins_again(recipe, images, engine, monkeypatch, tmp_path):
+    """Whatever was cut off before: what is asked for is a training by the code as it is now."""
+    resident = Resident(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, seed) for seed in (0, 1)]
+    cut_off(ENGINES[engine](trials, resident), trials[0], 2)
+    begun = []
+    begin = Update.begin
+    monkeypatch.setattr(Update, "begin", lambda self, epoch: begun.append(epoch) or begin(self, epoch))
+    plan = planning.Plan(Sweep(tuple(trials[:1])), tuple(trials[:1]), {}, rerun=True)
+    store = Store("e")
+    runner.run(plan, images, store, Engine(engine, "cpu"), Console(quiet=True), "a sweep")
+    assert begun == [1, 2, 3, 4]
     assert not files(tmp_path)
 
 
