@@ -3,7 +3,7 @@
 import click
 
 from regbench import cli
-from regbench.errors import UserError
+from regbench.errors import UserError, without_password
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,12 +21,16 @@ def main(experiment: str, sweep: str, recipe: str, condition: str, out: str) -> 
             )
     folder = cli.folder("out", out)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={out!r} is a file; give a folder")
+        raise UserError(f"out={str(folder)!r} is a file; give a folder")
     # late: MLflow, pandas and seaborn take seconds to import
     from regbench.report import build
     from regbench.tracking.store import Store
 
-    store = Store(None if experiment == cli.AUTO else experiment)
+    store = Store(None if experiment == cli.AUTO else experiment, write=False)
+    if experiment == cli.AUTO:
+        store.choose_one_with_trials()
+    if store.notice:
+        click.echo(store.notice)
     store.name_launcher("report")
     chosen = ("" if value == cli.ALL else value for value in (sweep, recipe))
     sweep_id, recipe_id = chosen
@@ -34,10 +38,19 @@ def main(experiment: str, sweep: str, recipe: str, condition: str, out: str) -> 
     try:
         path = build.write(material, folder)
     except OSError as error:
-        raise UserError(f"out={out!r} cannot be written ({error.strerror}): give a folder that can") from error
+        raise UserError(
+            f"out={out!r} cannot be written ({folder}: {error.strerror}): give a folder that can"
+        ) from error
     click.echo(path.read_text(encoding="utf-8").split("\n\n")[1])
-    run_id = build.publish(store, material.runs, folder)
-    click.echo(f"written: {path}" + (f"; also an artifact of run {run_id}" if run_id else ""))
+    missing = build.told_missing(material)
+    if missing:
+        click.echo(missing)
+    try:
+        run_id = build.publish(store, material.runs, folder)
+        beside = f"; also an artifact of run {run_id}" if run_id else ""
+    except UserError as error:  # the report is there all the same
+        beside = f"; not put beside the sweep's run: {without_password(str(error))}"
+    click.echo(f"written: {path}{beside}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 import sys
 import warnings
@@ -203,11 +204,12 @@ def load(dataset: str, data_dir: str) -> Images:
 
 
 def folder(option: str, text: str) -> Path:
-    """Return a folder's path, ~ expanded, whether it is there or not; raises UserError for what can be none."""
+    """Return a folder's absolute path, ~ expanded, whether it is there or not; raises UserError for what can be none."""
     try:
         if text.strip() and "\0" not in text:
-            return Path(text).expanduser()
-    except RuntimeError:  # ~name of a user who is not there
+            # absolute, since `mlflow run` starts a command in the project's folder and not in the user's
+            return Path(os.path.abspath(Path(text).expanduser()))
+    except (RuntimeError, OSError):  # ~name of a user who is not there, or the working folder is gone
         pass
     raise UserError(f"{option}={text!r} is no folder; accepted: a path, as in {option}=name")
 

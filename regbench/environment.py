@@ -1,5 +1,6 @@
 """Where a result came from: package versions, machine, git commit."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -34,8 +35,12 @@ def _git(*args: str) -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
+    # git's own variables, which its hooks and rebase set, name the repository that those are of
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            ["git", *args], cwd=root, env=env, capture_output=True, encoding="utf-8", errors="replace", timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
 
+from regbench.errors import UserError, one_line
+
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
@@ -21,7 +23,12 @@ def state_folder() -> Path:
 
 def _chosen() -> Path | None:
     root = os.environ.get("REGBENCH_CACHE")
-    return Path(root) if root else None
+    if not root:
+        return None
+    try:
+        return Path(os.path.abspath(Path(root).expanduser()))
+    except (RuntimeError, OSError) as error:  # ~name of a user who is not there, or the working folder is gone
+        raise UserError(f"REGBENCH_CACHE={root!r} is no folder ({one_line(error)}): give a path") from error
 
 
 @contextmanager

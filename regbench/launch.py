@@ -1,5 +1,6 @@
 """What every training command does once its options are read: check, plan, tell, train, sum up."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -51,6 +52,8 @@ def launch(
     from regbench.tracking.store import Store
 
     store = Store(None if experiment == cli.AUTO else experiment)
+    if store.notice:
+        console.print(store.notice)
     for reg in regs:
         if regularizers.is_plugin(reg):
             from regbench import contract
@@ -95,9 +98,12 @@ def launch(
     elif waiting:
         from regbench.tracking.delivery import deliver_first
 
+        store.check_files()
         with store.outbox.starting():
             deliver_first(store, console.print)
     plan = planning.plan(sweep, store, rerun)
+    if plan.todo or (store.launcher and not dry_run):
+        store.check_files()
     chosen = " (auto: no CUDA GPU found)" if device == cli.AUTO and place == "cpu" else ""
     console.print(f"device: {trainer.device_name}{chosen}; engine: {trainer.label}")
     _print_plan(console, plan, data, trainer, planning)
@@ -115,7 +121,7 @@ def launch(
     if store.uri.startswith("http"):
         look = f"at: {uri.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
     else:
-        look = f"with: mlflow ui --backend-store-uri {uri}"
+        look = f"with: mlflow ui --backend-store-uri {shlex.quote(uri)}"
     console.print(f'MLflow: experiment "{store.experiment}" in {uri}; look {look}')
     return results
 

@@ -4,6 +4,8 @@ import gzip
 import os
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,7 +94,7 @@ CASES = [
     # data
     ("sweep", {"dataset": "cifar100"}, "dataset='cifar100' is unknown; accepted: cifar10, folder, fashion_mnist, digits"),
     ("sweep", {"dataset": "CIFAR10"}, "dataset='CIFAR10' is unknown; accepted: cifar10"),
-    ("sweep", {"dataset": "folder", "data_dir": "nowhere"}, "found no folder nowhere/train: give data_dir="),
+    ("sweep", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train: give data_dir="),
     ("sweep", {"dataset": "folder", "data_dir": "{file}"}, "found no folder"),
     ("sweep", {"dataset": "folder", "data_dir": ""}, "data_dir='' is no folder; accepted: a path"),
     ("sweep", {"dataset": "folder", "data_dir": "a\0b"}, "is no folder; accepted: a path"),
@@ -172,12 +174,32 @@ CASES = [
     ("sweep", {"experiment": "two\nlines"}, "is no name; accepted: 1 to 500 characters that can be printed"),
     ("sweep", {"MLFLOW_EXPERIMENT_NAME": "x" * 501}, "is no name; accepted"),
     ("sweep", {"experiment": "gone", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"}, "'gone' is deleted in"),
-    ("sweep", {"MLFLOW_RUN_ID": "0123"}, "MLFLOW_RUN_ID='0123' is no run of sqlite:///mlflow.db: unset MLFLOW_RUN_ID"),
+    ("sweep", {"MLFLOW_RUN_ID": "0123"}, "/work/mlflow.db: unset MLFLOW_RUN_ID"),
     (
         "sweep",
         {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
         "MLFLOW_RUN_ID='0123' is no run of sqlite:///",
     ),
+    ("sweep", {"MLFLOW_EXPERIMENT_ID": "7"}, "MLFLOW_EXPERIMENT_ID='7' is no experiment of sqlite:////"),
+    (
+        "sweep",
+        {"MLFLOW_EXPERIMENT_ID": "x", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
+        "MLFLOW_EXPERIMENT_ID='x' is no experiment of sqlite:////",
+    ),
+    (
+        "sweep",
+        {"MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_EXPERIMENT_NAME": "other"},
+        "is the experiment 'Default', but MLFLOW_EXPERIMENT_NAME='other': unset one of the two",
+    ),
+    ("sweep", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"}, "MLFLOW_HTTP_REQUEST_TIMEOUT='soon' cannot be read ("),
+    ("sweep", {"MLFLOW_ENABLE_ASYNC_LOGGING": "maybe"}, "MLFLOW_ENABLE_ASYNC_LOGGING='maybe' cannot be read ("),
+    ("sweep", {"REGBENCH_CACHE": "~nobody-here/x"}, "REGBENCH_CACHE='~nobody-here/x' is no folder ("),
+    ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:///:memory:"}, "cannot be written (it names no file"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:////no/su%63h/mlflow.db"}, "(there is no folder /no/such)"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:///{notes}"}, "is another program's (its tables: notes) and is left as"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:///{newer}"}, "is of a newer MLflow than 3.17.2 (version abcdef123456): ins"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:///{older}"}, "make a copy of it, then run: mlflow db upgrade sqlite:////"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "databricks"}, "the tracking store databricks does not work"),
     ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:///{file}/mlflow.db"}, "cannot be written"),
     ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:////no/such/folder/mlflow.db"}, "(there is no folder /no/such/folder)"),
     ("sweep", {"MLFLOW_TRACKING_URI": "sqlite:////proc/mlflow.db"}, "cannot be written"),
@@ -198,11 +220,11 @@ CASES = [
     ("notebook", {"epochs": "0"}, "epochs='0' is out of range; accepted: a whole number from 1 to 1000000, or auto"),
     ("notebook", {"epochs": "9999999"}, "epochs='9999999' is out of range"),
     ("notebook", {"reg": "l1"}, "No such option"),
-    ("notebook", {"dataset": "folder", "data_dir": "nowhere"}, "found no folder nowhere/train"),
+    ("notebook", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train"),
     ("notebook_loop", {"name": "l7"}, "name='l7' is unknown; accepted: none, l1, l2, weight_decay"),
     ("notebook_loop", {"workers": "-1"}, "-1 is not in the range"),
     ("notebook_loop", {"train_size": "9999"}, "train_size=9999 is out of range"),
-    ("report", {"MLFLOW_TRACKING_URI": ""}, "there is no experiment 'regbench' in sqlite:///mlflow.db; accepted: none"),
+    ("report", {"MLFLOW_TRACKING_URI": ""}, "/work/mlflow.db; accepted: none, the store"),
     ("report", {"experiment": "nowhere"}, "there is no experiment 'nowhere' in sqlite:///"),
     ("report", {"experiment": "Default"}, "holds no trial (0 runs in all); train some"),
     ("report", {"experiment": "gone"}, "experiment='gone' is deleted in"),
@@ -213,6 +235,7 @@ CASES = [
     ("report", {"experiment": "Default", "filter": "params.lam = '1' or 1"}, "is no MLflow filter ("),
     ("report", {"out": "{file}"}, "is a file; give a folder"),
     ("report", {"out": ""}, "out='' is no folder; accepted: a path"),
+    ("report", {"out": "~nobody-here"}, "out='~nobody-here' is no folder; accepted: a path"),
     ("report", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the tracking store http://127.0.0.1:9 does not work"),
     ("check", ["check"], "Missing argument 'REG'"),
     ("check", ["check", "l3"], "reg='l3' is unknown; accepted: none, l1"),
@@ -265,6 +288,12 @@ def places(tmp_path_factory, empty_database) -> dict[str, Path]:
     (root / "text").write_text("not a database, but long enough to be looked at by SQLite as one\n" * 20)
     (root / "stores").mkdir()
     shutil.copy(empty_database, root / "stores" / "mlflow.db")
+    with closing(sqlite3.connect(root / "notes")) as other:
+        other.execute("CREATE TABLE notes (text)")
+    for name, version in (("newer", "abcdef123456"), ("older", "bd07f7e963c5")):
+        shutil.copy(empty_database, root / name)
+        with closing(sqlite3.connect(root / name)) as other, other:
+            other.execute("UPDATE alembic_version SET version_num = ?", (version,))
     client = MlflowClient(f"sqlite:///{root / 'stores' / 'mlflow.db'}")
     client.delete_experiment(client.create_experiment("gone"))
     modules = {
@@ -344,7 +373,7 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_made(
     [
         ("benchmarks.sweep", GOOD | {"lam": "nan"}, "error: lam='nan': nan is not a finite number above 0"),
         ("benchmarks.notebook", {"seed": "0-3"}, "error: seed='0-3': the notebook's experiments take one seed"),
-        ("benchmarks.report", {"experiment": "none"}, "error: there is no experiment 'none' in sqlite:///mlflow.db"),
+        ("benchmarks.report", {"experiment": "none"}, "error: there is no experiment 'none' in sqlite:////"),
         ("regbench", {"": "check"}, "error: No such option"),
     ],
 )

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from benchmarks import sweep
 from regbench.tracking import schema
+from regbench.tracking.database import address as database_address
 from tests.conftest import PROJECT, TINY, arguments, cut_off
 
 TRAINING = {"dataset": "digits", "model": TINY, "epochs": 3, "batch_size": 50}
@@ -152,25 +153,33 @@ def test_a_dry_run_tells_the_plan_and_makes_nothing(run_here, elsewhere):
 def mlflow_run(environment, elsewhere):
     """Run `mlflow run <project> --env-manager=local` with the store in the test's folder."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        store = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{elsewhere / 'mlflow.db'}"}
+    def run(*arguments: str, project: Path = PROJECT, **changed: str) -> subprocess.CompletedProcess:
+        store = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{elsewhere / 'mlflow.db'}"} | changed
         return subprocess.run(
-            ["mlflow", "run", str(PROJECT), "--env-manager=local", *arguments],
-            env=store, capture_output=True, text=True, timeout=240, check=False,
+            ["mlflow", "run", str(project), "--env-manager=local", *arguments],
+            env=store, cwd=changed.get("PWD"), capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
 
     return run
 
 
-def test_mlflow_run_is_the_parent_of_its_trials(database, mlflow_run, elsewhere):
+def test_mlflow_run_is_the_parent_of_its_trials_in_a_folder_of_any_name(database, mlflow_run, tmp_path):
+    """A copy of the project, started there without any setting, as README's first command does it."""
+    project = tmp_path / "my project (1) %20é"
+    project.mkdir()
+    (project / "mlflow.db").write_bytes(database.read_bytes())
+    for name in ("MLproject", "conda.yaml", "benchmarks", "regbench"):
+        (project / name).symlink_to(PROJECT / name)
     options = SWEEP | {"seeds": "0"}
-    done = mlflow_run(*(part for name, value in options.items() for part in ("-P", f"{name}={value}")))
+    parameters = [part for name, value in options.items() for part in ("-P", f"{name}={value}")]
+    done = mlflow_run(*parameters, project=Path("."), PWD=str(project), MLFLOW_TRACKING_URI="")
     assert done.returncode == 0, done.stderr
-    (parent,) = runs_of(elsewhere, "sweep", "Default")
+    client = MlflowClient(database_address(project / "mlflow.db"))
+    (parent,) = client.search_runs(["0"], f"tags.`{schema.KIND}` = 'sweep'")
     assert parent.info.status == "FINISHED"
     assert parent.data.params["reg"] == "l1,l2"  # mlflow's own
     assert parent.data.tags["mlflow.project.entryPoint"] == "main"
-    children = runs_of(elsewhere, "trial", "Default")
+    children = client.search_runs(["0"], f"tags.`{schema.KIND}` = 'trial'", order_by=["start_time ASC"])
     assert [run.info.run_name for run in children] == ["none seed=0", "l1 lam=1e-3 seed=0", "l2 lam=1e-3 seed=0"]
     assert {run.data.tags[schema.PARENT] for run in children} == {parent.info.run_id}
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from regbench.errors import one_line
 from regbench.files import atomic
-from regbench.report import figures, load, markdown
+from regbench.report import figures, load, markdown, output
 from regbench.report.analysis import Analysis, analyse
 from regbench.report.load import Runs
 from regbench.tracking.store import Store
@@ -18,13 +18,17 @@ from regbench.tracking.store import Store
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report is made of; `weights` is method -> layer -> array, of one trial each, at the chosen lam."""
+    """All that a report is made of; `weights` is method -> layer -> array, of one trial each, at the chosen lam.
+
+    `missing` are the addresses of files that could not be read.
+    """
 
     runs: Runs
     analysis: Analysis
     epochs: pd.DataFrame
     layers: pd.DataFrame
     weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Material:
@@ -34,12 +38,14 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
     chosen = runs.trials[[analysis.chosen(t.method) == t.lam for t in runs.trials.itertuples()]]
     shown = chosen[chosen["seed"].isin(analysis.seeds)]
     weights: dict[str, dict[str, np.ndarray]] = {}
+    missing: list[str] = []
     for trial in shown.sort_values("seed", kind="stable").drop_duplicates("method").itertuples():
-        path = load.artifact(store, trial.artifacts, "weights/model.safetensors")
+        path = load.artifact(store, trial.artifacts, "weights/model.safetensors", missing)
         try:
             found = load_file(path) if path is not None else {}
         except (OSError, SafetensorError) as error:
             load.log.warning("%s is left out: it is damaged (%s)", path, one_line(error))
+            missing.append(str(path))
             continue
         if found:
             weights[trial.method] = {name: w for name, w in found.items() if w.ndim >= 2}
@@ -48,20 +54,20 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
         runs,
         analysis,
         load.epochs(store, runs.trials),
-        load.layers(store, shown),
+        load.layers(store, shown, missing),
         {name: weights[name] for name in order},
+        tuple(missing),
     )
 
 
 def write(material: Material, folder: Path) -> Path:
     """Write report.md, figures/ (PNG and SVG) and CSV files into `folder`; return the report's path.
 
-    Files are replaced one by one, the report last. The same material gives the same bytes.
+    Files are replaced one by one, the report last; those of an earlier report that this one lacks are removed. The same
+    material gives the same bytes. Raises UserError if it would overwrite what regbench has not written.
     """
     runs, analysis = material.runs, material.analysis
     drawn = _draw(material)
-    for name, figure in drawn.items():
-        figures.save(figure, folder / "figures", name)
     tables = {
         "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
@@ -69,20 +75,43 @@ def write(material: Material, folder: Path) -> Path:
         "epochs": material.epochs.drop(columns=["run_id"]),
         "layers": material.layers,
     }
-    for name, table in tables.items():
-        with atomic(folder / f"{name}.csv") as path:
-            table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    report = folder / "report.md"
-    with atomic(report) as path:
-        path.write_text(markdown.report(runs, analysis, list(drawn), material.layers), encoding="utf-8")
+    report = folder / output.REPORT
+    names = [f"figures/{name}{suffix}" for name in drawn for suffix in figures.SUFFIXES]
+    names += [*(f"{name}.csv" for name in tables), report.name]
+    with output.writing(folder, names):
+        for name, figure in drawn.items():
+            figures.save(figure, folder / "figures", name)
+        for name, table in tables.items():
+            with atomic(folder / f"{name}.csv") as path:
+                table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+        text = markdown.report(runs, analysis, list(drawn), material.layers, told_missing(material))
+        with atomic(report) as path:
+            path.write_text(text, encoding="utf-8")
     return report
 
 
+def told_missing(material: Material) -> str:
+    """Say which figures are left out since files of trials cannot be read; "" if all are there."""
+    if not material.missing:
+        return ""
+    lost = ["layer_sparsity"] * material.layers.empty + ["weight_histograms", "output_bars"] * (not material.weights)
+    count = "1 file" if len(material.missing) == 1 else f"{len(material.missing)} files"
+    what = f"left out for it: {', '.join(lost)}" if lost else "figures lack these trials"
+    return (
+        f"{count} of trials missing or damaged, as after a folder was moved or deleted (the first: {material.missing[0]}); "
+        f"{what}."
+    )
+
+
 def publish(store: Store, runs: Runs, folder: Path) -> str | None:
-    """Make the report an artifact of the newest sweep's run; return that run's id, None if there is none."""
+    """Make the report's files artifacts of the newest sweep's run; return that run's id, None if there is none.
+
+    Raises UserError if they cannot be put there.
+    """
     if not runs.sweeps:
         return None
-    store.client.log_artifacts(runs.sweeps[-1], str(folder), "report")
+    store.check_files()
+    store.attach(runs.sweeps[-1], folder, output.written(folder), "report")
     return runs.sweeps[-1]
 
 

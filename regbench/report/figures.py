@@ -44,13 +44,17 @@ def shown(name: object) -> str:
     return f"{' ' * line.startswith('_')}{line}".replace("$", r"\$")
 
 
+# of the files of a figure, with what is left out of them so that the same figure gives the same bytes
+SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}
+
+
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write name.png and name.svg into `folder`; return the PNG's file name."""
     with matplotlib.rc_context(RC):
         # laid out once for both formats: it takes as long as drawing
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        for suffix, metadata in SUFFIXES.items():
             with atomic(folder / f"{name}{suffix}") as path:
                 figure.savefig(path, format=suffix[1:], metadata=metadata)
     return f"{name}.png"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.search_utils import SearchUtils
 
 from regbench.errors import UserError, one_line
@@ -109,27 +109,31 @@ def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     return rows[["run_id", "method", "lam", "seed", "epoch", *CURVES]].reset_index(drop=True)
 
 
-def layers(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per trial and layer from the runs' layers.csv; trials without one are left out."""
+def layers(store: Store, trials: pd.DataFrame, missing: list[str] | None = None) -> pd.DataFrame:
+    """Return a row per trial and layer from the runs' layers.csv; trials without one are left out, and put in `missing`."""
+    missing = [] if missing is None else missing
     tables = []
     for trial in trials.itertuples():
-        path = artifact(store, trial.artifacts, "weights/layers.csv")
+        path = artifact(store, trial.artifacts, "weights/layers.csv", missing)
         try:
             table = pd.read_csv(path) if path is not None else pd.DataFrame()
         except (OSError, ValueError) as error:
             log.warning("%s is left out: it is damaged (%s)", path, one_line(error))
+            missing.append(str(path))
             continue
         if not table.empty:
             tables.append(table.assign(method=trial.method, lam=trial.lam, seed=trial.seed))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def artifact(store: Store, root: str, path: str) -> Path | None:
-    """Return a local copy of the artifact `path` below a run's `root`; None if it is deleted or its folder was moved."""
+def artifact(store: Store, root: str, path: str, missing: list[str]) -> Path | None:
+    """Return a local copy of the artifact `path` below a run's `root`; None if it is gone, which `missing` gets then."""
     try:
-        # by the address, since asking by the run's id takes a server three requests more
-        return Path(download_artifacts(artifact_uri=f"{root.rstrip('/')}/{path}", tracking_uri=store.uri))
+        # by the address, since asking by the run's id takes a server three requests more; and by its two parts, since a
+        # folder's name may hold what an address gives a meaning to
+        return Path(get_artifact_repository(root, tracking_uri=store.uri).download_artifacts(path))
     except (MlflowException, OSError):
+        missing.append(f"{root.rstrip('/')}/{path}")
         return None
 
 

@@ -36,8 +36,13 @@ def escape(text: object) -> str:
     return re.sub(r"^(\d{1,9}(?=[.)](\s|$))|(?=[-+=]([-+=\s]|$)))", r"\1\\", line)
 
 
-def report(runs: Runs, analysis: Analysis, figures: Sequence[str], layers: pd.DataFrame) -> str:
-    """Return the whole report; `figures` are the names, out of FIGURES, of those that were drawn."""
+def report(
+    runs: Runs, analysis: Analysis, figures: Sequence[str], layers: pd.DataFrame, missing_files: str = ""
+) -> str:
+    """Return the whole report; `figures` are the names, out of FIGURES, of those that were drawn.
+
+    `missing_files` is what is to be said of files that could not be read.
+    """
     parts = [
         f"# Regularization on {escape(runs.recipe.get('dataset', 'unknown data'))}",
         _first_paragraph(runs, analysis),
@@ -47,7 +52,7 @@ def report(runs: Runs, analysis: Analysis, figures: Sequence[str], layers: pd.Da
         _cells(analysis),
         *(_image(name, figures) for name in FIGURES if name not in ("forest", "accuracy_against_lam")),
         _layers(analysis, layers),
-        _left_out(runs, analysis),
+        _left_out(runs, analysis, missing_files),
         _method(analysis),
         _provenance(runs, analysis),
     ]
@@ -205,7 +210,7 @@ def _mean(group: pd.DataFrame, *names: str) -> float:
     return next((mean for mean in means if math.isfinite(mean)), math.nan)
 
 
-def _left_out(runs: Runs, analysis: Analysis) -> str:
+def _left_out(runs: Runs, analysis: Analysis, missing_files: str) -> str:
     lines = [f"* {escape(note)}" for note in analysis.notes]
     for outcome in ("diverged", "collapsed"):
         names = sorted(runs.trials.loc[runs.trials["outcome"] == outcome, "name"])
@@ -223,6 +228,8 @@ def _left_out(runs: Runs, analysis: Analysis) -> str:
             f"* {runs.outdated} trials were trained again after regbench, or a regularizer of yours, had changed: of each "
             "the newest counts."
         )
+    if missing_files:
+        lines.append(f"* {escape(missing_files)}")
     lines = lines or ["Nothing: every trial finished and every cell is complete."]
     return "\n".join(["## Failed, collapsed, missing", "", *lines])
 

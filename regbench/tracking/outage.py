@@ -1,6 +1,7 @@
 """When the tracking store fails: whether it is worth trying again, how to say it, and how long to go on."""
 
 import errno
+import math
 import os
 import re
 import time
@@ -94,16 +95,17 @@ def one_attempt() -> Iterator[None]:
 
 
 def patiently(task: Callable[[], T], say: Callable[[str], None]) -> T:
-    """Do what can be done again without harm, and again while it fails for a passing reason, up to PATIENCE seconds.
+    """Do what can be done again without harm, and again while it fails for a passing reason.
 
-    Raises TrackingError if it fails for another reason, or the time is over.
+    Raises TrackingError if it fails for another reason, or PATIENCE seconds after it failed first: it may take minutes.
     """
-    pause, end = SOON, time.monotonic() + PATIENCE
+    pause, end = SOON, math.inf
     with one_attempt():
         while True:
             try:
                 return task()
             except Exception as error:
+                end = min(end, time.monotonic() + PATIENCE)
                 if not transient(error) or time.monotonic() + pause > end:
                     raise TrackingError(told(error)) from error
                 if pause == SOON:

@@ -4,6 +4,29 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from regbench.errors import UserError, one_line
+
+# texts, of which any will do here
+TEXTS = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
+
+
+def check() -> None:
+    """Raise UserError for a variable that MLflow cannot read, which it says in a traceback wherever it needs it."""
+    names = sorted(name for name in os.environ if name.startswith("MLFLOW_") and name not in TEXTS)
+    if not names:
+        return  # nor is MLflow imported, which takes two seconds
+    try:
+        from mlflow import environment_variables
+    except ValueError as error:
+        raise UserError(f"MLflow cannot read its settings ({one_line(error)}): unset the variable") from error
+    for name in names:
+        setting = getattr(environment_variables, name, None)
+        try:
+            if setting is not None:
+                setting.get()
+        except ValueError as error:
+            raise UserError(f"{name}={os.environ[name]!r} cannot be read ({one_line(error)}): unset {name}") from error
+
 
 @contextmanager
 def during(values: Mapping[str, str]) -> Iterator[None]:

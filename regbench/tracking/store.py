@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
-import tempfile
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,21 +16,20 @@ from typing import TYPE_CHECKING
 
 from regbench.errors import UserError, one_line
 from regbench.sweep import Recipe, Trial
-from regbench.tracking import history, process, schema, settings
+from regbench.tracking import database, history, places, process, schema, settings, surroundings
 from regbench.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
 SILENT = 600_000  # ms
 MAX_NAME = 500  # characters of an experiment's name
-SQLITE = "sqlite:///"
-# the way out that all errors of the store name
-FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
+# addresses of databases, whose client puts the files of runs where it is itself told to
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -48,22 +46,37 @@ class FinishedTrial:
 class Store:
     """One experiment of a tracking store. Nothing is written, nor a database file made, before `create`."""
 
-    def __init__(self, experiment: str | None = None) -> None:
-        """Check the store that MLFLOW_TRACKING_URI names; `experiment` None means that of the surrounding run.
+    def __init__(self, experiment: str | None = None, write: bool = True) -> None:
+        """Check the store that MLFLOW_TRACKING_URI names; `experiment` None means what the surroundings ask for.
 
-        Raises UserError if the store cannot be reached or written, or the experiment is deleted.
+        `notice` is what is to be told of them, if anything. `write` False is for what reads only. Raises UserError if the
+        store cannot be reached or written, is another program's, or if the experiment is deleted.
         """
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_URI
-        # popped, since MLflow's own functions would take any new run for this one
-        self.launcher = os.environ.pop("MLFLOW_RUN_ID", None)
+        given = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_URI
+        self._write, self.notice = write, ""
+        self._file = database.file(given) if database.is_sqlite(given) else None
+        # absolute: MLflow keeps one connection per address, and a relative path would go on meaning the first folder
+        self.uri = given if self._file is None else database.address(self._file)
+        if given.startswith("http"):
+            self.uri = given.rstrip("/")
+        settings.check()
         self.empty = self._is_empty()
-        surrounding = self._surrounding() if self.launcher else os.environ.get("MLFLOW_EXPERIMENT_NAME")
-        self.experiment = (surrounding or DEFAULT_EXPERIMENT) if experiment is None else experiment
+        # popped, since MLflow's own functions would take any new run for this one
+        self.launcher = self._launched_by(os.environ.pop("MLFLOW_RUN_ID", None))
+        surrounding = self._surrounding() if experiment is None else None
+        self.chosen = experiment is not None or surrounding is not None
+        self.experiment = experiment if experiment is not None else surrounding or DEFAULT_EXPERIMENT
         _check_name(self.experiment)
+        self._location = ""  # where the experiment keeps its files
         self.experiment_id = None if self.empty else self._find()
 
     def _is_empty(self) -> bool:
-        return self.uri.startswith("sqlite:") and _check_sqlite(self.uri)
+        if self._file is not None:
+            return database.is_empty(self._file, self._write)
+        if self.uri.startswith(DATABASES):
+            with _reported(self.uri):
+                database.check_remote(self.uri)
+        return False
 
     def look_again(self) -> None:
         """See what another process may have made since the store was opened: the database, the experiment."""
@@ -76,19 +89,14 @@ class Store:
         from mlflow import MlflowClient
 
         _quiet()
-        return MlflowClient(self._address)
+        if self._file is not None and not self.empty:
+            database.check_schema(self._file)
+        return MlflowClient(self.uri)
 
     @cached_property
     def outbox(self) -> Outbox:
         """Where results wait for this experiment."""
-        return Outbox(self._address, self.experiment)
-
-    @property
-    def _address(self) -> str:
-        # MLflow keeps one connection per address, so a relative path would go on meaning the first folder
-        if self.uri.startswith(SQLITE):
-            return f"{SQLITE}{Path(self.uri.removeprefix(SQLITE)).resolve()}"
-        return self.uri.rstrip("/")
+        return Outbox(self.uri, self.experiment)
 
     def create(self) -> str:
         """Return the experiment's id, made if it is not there yet."""
@@ -101,7 +109,7 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.create_experiment(self.experiment)
+            return self.client.create_experiment(self.experiment, places.new() if self._is_database else None)
         except MlflowException as error:
             if error.error_code == "RESOURCE_ALREADY_EXISTS":
                 return None
@@ -156,12 +164,63 @@ class Store:
         with _reported(self.uri):
             yield from history.points(self.client, run_ids, name)
 
+    @property
+    def _is_database(self) -> bool:
+        return self.uri.startswith(DATABASES)
+
+    def check_files(self) -> None:
+        """Raise UserError if the experiment's files cannot be put where it keeps them, or would be if it were made."""
+        if self.experiment_id is None:
+            if self._is_database:
+                places.check_new(self.experiment)
+        else:
+            with _reported(self.uri):
+                places.check(self.experiment, self._location, self._holds_trials(self.experiment_id, finished=True))
+
+    def choose_one_with_trials(self) -> None:
+        """Where nothing chose the experiment, take the only one that holds trials; raises UserError if several do."""
+        if self.empty or (self.chosen and not self.launcher):
+            return
+        if self.launcher and self.experiment_id and self._holds_trials(self.experiment_id):
+            return
+        with _reported(self.uri):
+            names = {found.experiment_id: found.name for found in self._experiments()}
+            holding = [name for experiment_id, name in names.items() if self._holds_trials(experiment_id)]
+        if len(holding) > 1:
+            told = ", ".join(repr(name) for name in sorted(holding))
+            raise UserError(f"several experiments of {self.uri} hold trials: choose one with experiment=<name>: {told}")
+        if holding:
+            self.experiment = holding[0]
+            self.experiment_id = self._find()
+
+    def _experiments(self) -> Iterator[Experiment]:
+        token = None
+        while True:
+            page = self.client.search_experiments(page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _holds_trials(self, experiment_id: str, finished: bool = False) -> bool:
+        condition = f"tags.`{schema.KIND}` = 'trial'" + (" and attributes.status = 'FINISHED'" if finished else "")
+        return bool(self.client.search_runs([experiment_id], condition, max_results=1))
+
+    def attach(self, run_id: str, folder: Path, names: Sequence[str], place: str) -> None:
+        """Make files in `folder` artifacts of a run, below `place`, under their names."""
+        with _reported(self.uri):
+            for name in names:
+                below = Path(name).parent.as_posix()
+                self.client.log_artifact(run_id, str(folder / name), place if below == "." else f"{place}/{below}")
+
     def name_launcher(self, kind: str) -> None:
         """Name the run that `mlflow run` started for what is no sweep, so that nobody takes it for one."""
         if self.launcher:
             with _reported(self.uri):
+                run = self.client.get_run(self.launcher)
                 self.client.set_tag(self.launcher, schema.KIND, kind)
-                self.client.update_run(self.launcher, name=kind.replace("_", " "))
+                if not surroundings.has_own_name(run):
+                    self.client.update_run(self.launcher, name=kind.replace("_", " "))
 
     def close_abandoned(self, keys: Iterable[str]) -> list[Run]:
         """Mark runs whose process is dead as KILLED and return them; on another machine, if it is silent for SILENT.
@@ -198,31 +257,41 @@ class Store:
         except (MlflowException, OSError):  # it has only just started
             return set()
 
-    def _surrounding(self) -> str:
-        """Return the experiment of the run that MLFLOW_RUN_ID names."""
-        from mlflow.exceptions import MlflowException
-
-        missing = f"MLFLOW_RUN_ID={self.launcher!r} is no run of {self.uri}: unset MLFLOW_RUN_ID"
-        if self.empty:
-            raise UserError(missing)
+    def _launched_by(self, run_id: str | None) -> str | None:
+        """Return MLFLOW_RUN_ID's run if `mlflow run` has started it for this command; another run is left alone."""
+        if not run_id:
+            return None
         with _reported(self.uri):
-            try:
-                experiment_id = self.client.get_run(self.launcher).info.experiment_id
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                raise UserError(missing) from error
-            return self.client.get_experiment(experiment_id).name
+            run = surroundings.find_run(None if self.empty else self.client, run_id, self.uri)
+        if surroundings.is_launcher(run):
+            return run_id
+        self.notice = (
+            f"MLFLOW_RUN_ID names the run {run.info.run_name!r}, which `mlflow run` has not started for this command: it "
+            "is left alone"
+        )
+        return None
+
+    def _surrounding(self) -> str | None:
+        """Return the name of the experiment that the run of `mlflow run`, or else the environment, asks for."""
+        with _reported(self.uri):
+            if self.launcher:
+                return self.client.get_experiment(self.client.get_run(self.launcher).info.experiment_id).name
+            return surroundings.experiment_name(None if self.empty else self.client, self.uri)
 
     def _find(self) -> str | None:
         with _reported(self.uri):
             found = self.client.get_experiment_by_name(self.experiment)
-        if found is not None and found.lifecycle_stage != "active":
+            if found is None and self.experiment.isdecimal():  # an id, as MLflow's pages and commands show it
+                found = next((each for each in self._experiments() if each.experiment_id == self.experiment), None)
+        if found is None:
+            return None
+        if found.lifecycle_stage != "active":
             raise UserError(
                 f"experiment={self.experiment!r} is deleted in {self.uri}: choose another name, or bring it back with "
-                f"mlflow experiments restore -x {found.experiment_id}"
+                f"MLFLOW_TRACKING_URI={shlex.quote(self.uri)} mlflow experiments restore -x {found.experiment_id}"
             )
-        return found.experiment_id if found else None
+        self.experiment, self._location = found.name, found.artifact_location
+        return found.experiment_id
 
 
 def counted(runs: Iterable[Run]) -> dict[str, Run]:
@@ -268,34 +337,6 @@ def _check_name(experiment: str) -> None:
         )
 
 
-def _check_sqlite(uri: str) -> bool:
-    """Return whether the database is still to be made; raise UserError if it cannot be opened or made.
-
-    MLflow would try for minutes before it gave up.
-    """
-    path = Path(uri.removeprefix(SQLITE))
-    try:
-        if not uri.startswith(SQLITE) or "?" in uri:
-            raise ValueError("it names no file, or options that are not read")
-        if path.exists():
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
-            try:
-                connection.execute("PRAGMA schema_version").fetchone()
-            finally:
-                connection.close()
-            if not os.access(path, os.W_OK):
-                raise PermissionError(f"{path} is not writable")
-            return path.stat().st_size == 0
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {path.parent}")
-        with tempfile.TemporaryFile(dir=path.parent):
-            return True
-    except (OSError, ValueError, sqlite3.Error) as error:
-        if "locked" in str(error):
-            raise UserError(f"the tracking store {uri} is locked by another program: wait for it, or end it") from error
-        raise UserError(f"the tracking store {uri} cannot be written ({one_line(error)}): {FIX}") from error
-
-
 @contextmanager
 def _reported(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into a UserError, after one retry instead of minutes of them."""
@@ -309,7 +350,7 @@ def _reported(uri: str) -> Iterator[None]:
             yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         text = one_line(error)
-        raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {FIX}") from error
+        raise UserError(f"the tracking store {uri} does not work ({text[:160]}): {database.FIX}") from error
 
 
 def _quiet() -> None:

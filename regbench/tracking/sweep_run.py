@@ -12,7 +12,7 @@ from regbench import environment
 from regbench.data.images import Images
 from regbench.errors import TrackingError
 from regbench.sweep import Sweep
-from regbench.tracking import outage, process, schema
+from regbench.tracking import outage, process, schema, surroundings
 from regbench.tracking.delivery import one_run
 from regbench.tracking.outbox import Record
 from regbench.tracking.store import FinishedTrial, Store
@@ -62,7 +62,8 @@ class SweepRun:
     def _open(self) -> None:
         client, experiment_id = self._store.client, self._store.create()
         launcher = self._store.launcher
-        if launcher and client.get_run(launcher).info.experiment_id != experiment_id:
+        run = client.get_run(launcher) if launcher else None
+        if run and run.info.experiment_id != experiment_id:
             self._launcher = launcher
             launcher = None
         tags = {
@@ -79,7 +80,8 @@ class SweepRun:
             self.run_id = one_run(client, experiment_id, replace(self._record, tags=tags))
         else:
             self.run_id = launcher
-            client.update_run(launcher, name=self._name)
+            if not surroundings.has_own_name(run):
+                client.update_run(launcher, name=self._name)
             for key, value in tags.items():
                 client.set_tag(launcher, key, value)
         if self._launcher:

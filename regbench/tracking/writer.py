@@ -151,10 +151,10 @@ class Writer:
                 parent = Record("", "", run_id=self._parent)
                 for record in (*self._open.values(), parent):
                     self._tell(lambda record=record: self._delivery.kill(record))
-                self._wait(INTERRUPTED_PATIENCE)
+                self._wait(INTERRUPTED_PATIENCE, hurried=True)
             elif self._set_aside:
                 self._tell(self._fail)
-                self._wait(INTERRUPTED_PATIENCE)
+                self._wait(INTERRUPTED_PATIENCE, hurried=True)
         finally:
             with self._changed:
                 self._closed = True
@@ -165,8 +165,11 @@ class Writer:
             more = f", and {results(len(self._set_aside) - 1)} more" if len(self._set_aside) > 1 else ""
             raise TrackingError(f"{self._set_aside[0]}{more}; the others are there. The same command trains it again")
 
-    def _wait(self, patience: float) -> None:
-        """Wait until the store has all, but not longer than `patience` seconds without any success."""
+    def _wait(self, patience: float, hurried: bool = False) -> None:
+        """Wait until the store has all, but not longer than `patience` seconds while it fails.
+
+        One that is at work may take longer, as for weights on a slow line, but not if `hurried`.
+        """
         said = False
         with self._changed:
             self._progress, self._ending = time.monotonic(), True
@@ -175,7 +178,7 @@ class Writer:
                 if self._away and not said:
                     said = True
                     self._say(f"waiting for the tracking store, up to {patience:.0f} s ({outage.told(self._away)})")
-                if time.monotonic() - self._progress > patience:
+                if (self._away or hurried) and time.monotonic() - self._progress > patience:
                     break
             if self._box.waiting():
                 self._error = self._error or self._away or TimeoutError("the tracking store did not answer")
@@ -237,6 +240,8 @@ class Writer:
                     if not outage.transient(error):
                         self._error, self._refused, self._away = self._error or error, True, None
                         continue
+                    if self._away is None:
+                        self._progress = time.monotonic()  # it was at work until now
                     self._away = error
                     # a result is tried again; news are not, since the result will hold them
                     self._work = deque(item for item in (work, *self._work) if isinstance(item, Path))

@@ -9,7 +9,7 @@ from benchmarks import report
 from regbench import planning, runner
 from regbench.engine.choice import Engine
 from regbench.errors import UserError
-from regbench.report import build, load
+from regbench.report import build, load, output
 from regbench.sweep import Recipe, grid
 from regbench.tracking import process, schema
 from regbench.tracking.store import Store
@@ -111,12 +111,18 @@ def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     assert build.write(material, tmp_path / "out").exists()
 
 
-def test_the_command_writes_the_report_and_an_artifact(recipe, images, run_here, elsewhere):
+def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recipe, images, run_here, elsewhere):
     store = train(grid(recipe, ["l1"], [1e-3], [0, 1]), images)
-    code, text = run_here(report.main, experiment="e", out="here")
+    (elsewhere / "private.txt").write_text("mine")
+    (elsewhere / "figures").mkdir()
+    (elsewhere / "figures" / "private.png").write_text("mine")
+    code, text = run_here(report.main, experiment="e", out=".")
     assert code == 0
     assert "**Exploratory.**" in text
-    assert (elsewhere / "here" / "report.md").read_text().startswith("# Regularization on striped\n")
+    assert f"written: {elsewhere / 'report.md'}; also an artifact of run" in text
+    assert (elsewhere / "report.md").read_text().startswith("# Regularization on striped\n")
     parent = load.load(store).sweeps[-1]
-    stored = {file.path for file in store.client.list_artifacts(parent, "report")}
-    assert {"report/report.md", "report/figures", "report/cells.csv"} <= stored
+    found = store.client.list_artifacts(parent, "report") + store.client.list_artifacts(parent, "report/figures")
+    names = {file.path for file in found if not file.is_dir}
+    assert names == {f"report/{name}" for name in output.written(elsewhere)}
+    assert {"report/report.md", "report/cells.csv", "report/figures/forest.png"} <= names

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regbench.report import build, markdown
+from regbench.errors import UserError
+from regbench.report import build, figures, markdown, output
 from regbench.report.analysis import analyse
 from regbench.report.figures import _front, prune_curves
 from regbench.report.statistics import Verdict
@@ -44,6 +46,66 @@ def test_the_golden_report(fixture, tmp_path):
     assert {f"{name}.csv" for name in ("trials", "cells", "comparisons", "epochs", "layers")} <= names
     for path in files:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures that take no time: of all methods forest, of none alone another."""
+
+    def save(figure: str, folder: Path, name: str) -> None:
+        folder.mkdir(exist_ok=True, parents=True)
+        for suffix in figures.SUFFIXES:
+            (folder / f"{name}{suffix}").write_text(figure)
+
+    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(
+        build, "_draw", lambda material: {"forest" if material.analysis.comparisons else "gap_against_lam": "drawn"}
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_is_used_again_holds_the_files_of_the_last_report_only(fixture, tmp_path):
+    build.write(fixture, tmp_path)
+    (tmp_path / "figures" / "mine.png").write_text("mine")
+    (tmp_path / "figures" / "forest.svg").write_text("my own forest")  # changed since: no longer regbench's
+    build.write(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"]), tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {*output.written(tmp_path), output.LIST, "figures/mine.png", "figures/forest.svg"}
+    assert "figures/forest.png" not in names
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["report.md", "trials.csv", "figures/forest.png"])
+@pytest.mark.parametrize("kind", ["file", "link", "changed"])
+def test_what_regbench_has_not_written_is_not_overwritten(fixture, tmp_path, name, kind):
+    place, mine = tmp_path / "out", tmp_path / "mine"
+    mine.write_text("mine")
+    if kind == "changed":
+        build.write(fixture, place)
+        (place / name).write_text("mine")
+    else:
+        (place / name).parent.mkdir(parents=True)
+        (place / name).symlink_to(mine) if kind == "link" else (place / name).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=f"{name} is not as regbench has written it .*: move it away, or give another"):
+        build.write(fixture, place)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (place / name).unlink()
+    build.write(fixture, place)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_that_was_cut_off_or_is_older_than_the_list_of_files_is_written_again(fixture, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(markdown, "report", fail)
+        with pytest.raises(KeyboardInterrupt):
+            build.write(fixture, tmp_path)
+    build.write(fixture, tmp_path)
+    (tmp_path / output.LIST).unlink()
+    build.write(fixture, tmp_path)
 
 
 def test_the_order_of_runs_does_not_change_what_is_said(fixture):

@@ -234,3 +234,28 @@ def test_training_does_not_wait_for_a_server_that_is_away(proxy, sweep, images, 
     proxy.fail = lambda method, path: ""
     assert train(many, images, "no waiting", told) == 0
     assert told == ["11 results of an earlier start brought to the tracking store"]
+
+
+def test_patience_is_counted_from_the_first_failure(monkeypatch):
+    monkeypatch.setattr(outage, "PATIENCE", 1.0)
+    monkeypatch.setattr(outage, "SOON", 0.05)
+    clock = itertools.count()  # of a call that takes longer than the patience before it fails
+    monkeypatch.setattr(time, "monotonic", lambda: 10.0 * next(clock))
+    failures = iter([ConnectionError("503")])
+
+    def upload() -> str:
+        time.monotonic()
+        for failure in failures:
+            raise failure
+        return "there"
+
+    monkeypatch.setattr(outage, "PATIENCE", 15.0)
+    assert outage.patiently(upload, [].append) == "there"
+
+
+def test_an_upload_that_takes_longer_than_the_patience_is_no_failure(proxy, server, sweep, images, monkeypatch):
+    monkeypatch.setattr(outage, "PATIENCE", 0.5)
+    proxy.delay = 0.6
+    one = grid(sweep.recipes[0], ["none"], None, [0])
+    train(one, images, "long uploads")
+    check(MlflowClient(server.uri), "long uploads", 1, 2)

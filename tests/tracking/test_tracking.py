@@ -183,18 +183,6 @@ def test_other_recipes_and_experiments_are_not_mixed_up(sweep, images):
     assert len(planning.plan(sweep, Store("another"), False).todo) == 4
 
 
-def test_in_another_experiment_than_mlflow_runs_own_the_sweep_gets_a_run_of_its_own(sweep, images, monkeypatch):
-    client = mlflow_client()
-    launcher = client.create_run("0").info.run_id  # as `mlflow run` makes it
-    monkeypatch.setenv("MLFLOW_RUN_ID", launcher)
-    train(sweep, images, experiment="other")
-    (parent,) = runs("sweep", "other")
-    assert {run.data.tags[schema.PARENT] for run in runs("trial", "other")} == {parent.info.run_id}
-    assert parent.info.run_id in client.get_run(launcher).data.tags[schema.NOTE]
-    assert client.get_run(launcher).data.tags[schema.KIND] == "launcher"
-    assert "MLFLOW_RUN_ID" not in os.environ  # MLflow's own functions would write into the launcher
-
-
 def test_a_failed_trial_is_recorded_and_trained_again(sweep, images):
     recipe = dataclasses.replace(sweep.recipes[0], model="tests.networks:RaisesInTraining")
     failing = grid(recipe, ["none"], None, [0])
