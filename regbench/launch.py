@@ -121,6 +121,8 @@ def launch(
 
 
 def _print_plan(console: Console, plan, data: Images, engine, planning) -> None:
+    for note in data.notes:
+        console.print(f"data: {note}")
     console.print(
         f"data: {data.name}, {len(data.train_labels):,} training and {len(data.test_labels):,} test images "
         f"in {len(data.classes)} classes"
