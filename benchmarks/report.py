@@ -26,7 +26,7 @@ def main(experiment: str, sweep: str, recipe: str, condition: str, out: str) -> 
     from regbench.report import build
     from regbench.tracking.store import Store
 
-    store = Store(None if experiment == cli.AUTO else experiment)
+    store = Store(None if experiment == cli.AUTO else cli.letters(experiment))
     store.name_launcher("report")
     chosen = ("" if value == cli.ALL else value for value in (sweep, recipe))
     sweep_id, recipe_id = chosen

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
 
+from regbench.errors import UserError
+
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
+    """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder.
+
+    Raises UserError if REGBENCH_CACHE can be no folder, as `state_folder` does.
+    """
     return _chosen() or user_cache_path("regbench")
 
 
@@ -21,7 +26,10 @@ def state_folder() -> Path:
 
 def _chosen() -> Path | None:
     root = os.environ.get("REGBENCH_CACHE")
-    return Path(root) if root else None
+    try:
+        return Path(root).expanduser().absolute() if root else None
+    except RuntimeError as error:  # ~name of a user who is not there
+        raise UserError(f"REGBENCH_CACHE={root!r} is no folder; accepted: a path; or unset REGBENCH_CACHE") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from regbench import cli, regularizers
@@ -17,6 +18,8 @@ from regbench.tracking import schema
 LONG_SECONDS = 3600
 # of trials that did not go well, told at the end
 MOST_REASONS = 10
+# of a table, in letters
+WIDEST = 10_000
 
 
 def launch(
@@ -50,7 +53,7 @@ def launch(
     place = None if on_ray else cli.device(device)
     from regbench.tracking.store import Store
 
-    store = Store(None if experiment == cli.AUTO else experiment)
+    store = Store(None if experiment == cli.AUTO else cli.letters(experiment))
     for reg in regs:
         if regularizers.is_plugin(reg):
             from regbench import contract
@@ -193,6 +196,8 @@ def _print_results(console: Console, results: Sequence, runner) -> None:
         table.add_column(heading, justify="right")
     for row in runner.table(list(results)):
         table.add_row(*row)
+    # as wide as it is: where it is wider than the screen, rich would leave out its numbers
+    table.width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     console.print(table)
     wrong = [result for result in results if result.reason]
     for result in wrong[:MOST_REASONS]:

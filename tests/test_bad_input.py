@@ -146,6 +146,10 @@ CASES = [
     # where and how
     ("sweep", {"backend": "dask"}, "backend='dask' is unknown; accepted: local, ray"),
     ("sweep", {"REGBENCH_CHECKPOINT_SECONDS": "soon"}, "REGBENCH_CHECKPOINT_SECONDS='soon' is out of range; accepted"),
+    ("sweep", {"REGBENCH_CACHE": "~nobody_at_all/cache"}, "REGBENCH_CACHE='~nobody_at_all/cache' is no folder; accepted"),
+    ("sweep", {"LOKY_MAX_CPU_COUNT": "many"}, "LOKY_MAX_CPU_COUNT='many' is not what libraries take; accepted: a whole"),
+    ("sweep", {"JOBLIB_MULTIPROCESSING": ""}, "JOBLIB_MULTIPROCESSING='' is not what libraries take; accepted: a whole"),
+    ("report", {"PYTORCH_CUDA_ALLOC_CONF": "big"}, "PYTORCH_CUDA_ALLOC_CONF='big' is not what libraries take; accepted"),
     ("sweep", {"model": "tests.networks:Convolutions", "reg": "dropout", "lam": "0.5"}, "has no dense layer (torch.nn.Li"),
     ("sweep", {"scope": "biases"}, "scope='biases' is unknown; accepted: weights, all"),
     ("sweep", {"precision": "fp8"}, "precision='fp8' is unknown; accepted: float32, tf32, bf16, float64"),
