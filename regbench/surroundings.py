@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def settle() -> None:
             f"the folder in which you are is gone ({error.strerror}): change to one that is there, as in: cd ~"
         ) from error
     _home(here)
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise UserError(
+            f"there is no folder for temporary files ({error.strerror}): set TMPDIR to one that can be written"
+        ) from error
     # our figures need no screen, and matplotlib cannot be imported with the name of a backend that it does not know
     os.environ.pop("MPLBACKEND", None)
     for name, (form, words) in VARIABLES.items():

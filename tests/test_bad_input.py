@@ -103,7 +103,7 @@ CASES = [
     ("sweep", {"dataset": "folder", "data_dir": "{pipe}"}, "train/a/2.png cannot be read (not a regular file): replace"),
     ("sweep", {"dataset": "folder", "data_dir": "{empty_class}"}, "has no image for class b; put some there, or remove"),
     ("sweep", {"dataset": "folder", "data_dir": "{no_class}"}, "has no folder of a class in it; put"),
-    ("sweep", {"dataset": "folder", "data_dir": "{other_classes}"}, "the same classes; only train/ has b; add it"),
+    ("sweep", {"dataset": "folder", "data_dir": "{other_classes}"}, "the same classes; only train/ has 'b'; add it"),
     ("sweep", {"dataset": "folder", "data_dir": "{few}"}, "val_size=2 is out of range for 2 training images in 2 classes"),
     ("sweep", {"dataset": "cifar10", "data_dir": "{archive}"}, "is damaged or cut short (its md5 is not"),
     ("sweep", {"dataset": "fashion_mnist", "data_dir": "{idx}"}, "is damaged or cut short"),

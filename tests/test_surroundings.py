@@ -6,6 +6,7 @@ import pwd
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -48,20 +49,23 @@ def test_closed_streams_are_done_without(monkeypatch):
         monkeypatch.setattr(sys, name, None)
     assert stopped(say) == 0
     assert sys.stdin.read() == ""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is Linux's")
 def test_an_output_that_cannot_be_written_is_told_in_one_line(monkeypatch, capsys):
-    with open("/dev/full", "w", encoding="utf-8") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full, open(os.devnull, "w", encoding="utf-8") as nothing:
         monkeypatch.setattr(sys, "stdout", full)
         assert stopped(say) == 1
-        full.detach().detach().close()  # what it holds cannot be written
+        os.dup2(nothing.fileno(), full.fileno())  # so that it can be closed
     told = capsys.readouterr().err
     assert told.startswith(
         "error: standard output cannot be written (No space left on device); what was finished is kept"
     )
     assert told.count("\n") == 1
-    print("this goes nowhere, and nothing is left to be flushed at the end")
+    sys.stdout.write("nowhere, and nothing is left to be written when Python ends")
+    sys.stdout.close()
 
 
 def test_warnings_that_are_to_be_errors_are_told(monkeypatch):
@@ -87,6 +91,15 @@ def test_a_folder_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").rmdir()
     assert stopped(say) == 2
     assert re.fullmatch(r"error: the folder in which you are is gone \(.*\): change to .*\n", capsys.readouterr().err)
+
+
+def test_no_place_for_temporary_files_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    assert stopped(say) == 2
+    assert re.fullmatch(
+        r"error: there is no folder for temporary files \(.*\): set TMPDIR to .*\n", capsys.readouterr().err
+    )
 
 
 def test_without_a_home_it_is_the_folder_in_which_one_is(elsewhere, monkeypatch):

@@ -15,7 +15,6 @@ from regbench.errors import one_line
 
 # raised with every change of how a file becomes an image, so that no cache of another way is read
 VERSION = 2
-WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 # tags of TIFF
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SIXTEEN_BITS = 2**16 - 1
@@ -67,11 +66,8 @@ def _picture(image: Image.Image) -> Picture:
     brightest = None
     if image.mode == "F" or image.mode.startswith("I"):
         picture, brightest = _shallow(image)
-    elif image.mode in WITH_ALPHA or "transparency" in image.info:
-        picture = Image.new("RGBA", image.size, "white")
-        picture.alpha_composite(image.convert("RGBA"))
     else:
-        picture = image
+        picture = _opaque(image) if image.has_transparency_data else image
     picture = picture.convert("RGB")
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -100,6 +96,16 @@ def _shallow(image: Image.Image) -> tuple[Image.Image, float | None]:
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         share = 1 - share
     return Image.fromarray(np.rint(255 * share).astype(np.uint8)), None if image.mode == "F" else float(share.max())
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image on white, where it is transparent."""
+    picture = image.convert("RGBA")
+    if picture.getchannel("A").getextrema() == (0, 0):  # written by programs that leave it empty, BMP above all
+        return image
+    ground = Image.new("RGBA", picture.size, "white")
+    ground.alpha_composite(picture)
+    return ground
 
 
 def _has_frames(image: Image.Image) -> bool:

@@ -54,11 +54,11 @@ def load(data_dir: Path) -> Images:
 def _require_same_classes(data_dir: Path, listings: Sequence[Listing]) -> None:
     train, test = (set(listing.images) for listing in listings)
     if train != test:
-        alone = (
-            f"only {part}/ has {few(sorted(names))}"
+        alone = [
+            f"only {part}/ has {few([repr(name) for name in sorted(names)])}"
             for part, names in zip(PARTS, (train - test, test - train), strict=True)
             if names
-        )
+        ]
         raise UserError(
             f"folder: {printable(data_dir)}/train and {printable(data_dir)}/test must have the same classes; "
             f"{', '.join(alone)}; add it to the other one, or remove it"

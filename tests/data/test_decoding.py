@@ -122,6 +122,9 @@ def test_what_is_transparent_shows_white(tmp_path):
     }
     for name, (image, options) in cases.items():
         assert np.array_equal(grey(put(tmp_path / name, image, **options)), 255 - SHAPE), name
+    # an alpha that is nothing throughout was left empty by the program that wrote it
+    empty = Image.fromarray(np.dstack([GREY8] * 3 + [nothing]))
+    assert np.array_equal(grey(put(tmp_path / "empty.png", empty)), GREY8)
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path):

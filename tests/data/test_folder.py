@@ -147,7 +147,7 @@ def cut_short(root):
     ("damage", "message"),
     [
         (remove_test, "found no folder .*test"),
-        (remove_class, "must have the same classes; only train/ has dog; add"),
+        (remove_class, "must have the same classes; only train/ has 'dog'; add"),
         (empty_class, "dog"),
         (rubbish, r"train/dog/1\.png is not a readable image .*replace or remove"),
         (cut_short, r"test/dog/1\.png is not a readable image"),

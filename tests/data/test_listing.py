@@ -136,7 +136,7 @@ def test_names_of_any_bytes_are_taken_and_told_on_one_line(tmp_path):
     assert found.train_labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert data.load("folder", root).fingerprint == found.fingerprint  # from the cache
     os.rename(root / "test" / "b\udcffc", root / "test" / "\x1b[31m")
-    with pytest.raises(UserError, match=r"classes; only train/ has b\\xffc, only test/ has \\x1b\[31m; add"):
+    with pytest.raises(UserError, match=r"classes; only train/ has 'b\\\\xffc', only test/ has '\\x1b\[31m'; add"):
         data.load("folder", root)
 
 
