@@ -73,7 +73,7 @@ def test_a_changed_image_is_told_before_finished_trials_are_trained_again(run_he
     assert code == 0
     assert "the data has changed" not in text
     # what is passed over is told once, before the plan
-    note = "data: passed over: 1 of other endings than .jpg"
+    note = "data: skipped: 1 of other endings than .jpg"
     assert text.count(note) == 1 and text.index(note) < text.index("trials, 0 finished already")
     image = place / "train" / "cat" / "3.png"
     before = image.read_bytes()

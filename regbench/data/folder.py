@@ -47,7 +47,7 @@ def load(data_dir: Path) -> Images:
         for reason, paths in listing.skipped.items():
             skipped.setdefault(reason, []).extend(paths)
     if skipped:
-        images.notes.append(f"passed over: {skips(skipped)}")
+        images.notes.append(f"skipped: {skips(skipped)}")
     return images
 
 

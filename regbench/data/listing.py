@@ -128,7 +128,7 @@ class Listing:
             )
 
     def _instead(self) -> str:
-        return f" (passed over: {skips(self.skipped)})" if self.skipped else ""
+        return f" (skipped: {skips(self.skipped)})" if self.skipped else ""
 
 
 def class_name(folder: str) -> str:

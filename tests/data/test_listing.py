@@ -46,9 +46,7 @@ def test_hidden_and_system_files_and_folders_are_no_images_and_no_classes(tmp_pa
     found = data.load("folder", tmp_path / "pets")
     assert (found.classes, found.fingerprint) == (clean.classes, clean.fingerprint)
     (note,) = found.notes
-    assert note.startswith(
-        "passed over: 7 hidden or the system's: train/$RECYCLE.BIN, train/.ipynb_checkpoints, train/__M"
-    )
+    assert note.startswith("skipped: 7 hidden or the system's: train/$RECYCLE.BIN, train/.ipynb_checkpoints, train/__M")
     assert note.endswith(" and 4 more")
 
 
@@ -64,15 +62,11 @@ def test_other_files_are_told_with_their_number_and_the_first_few(tmp_path):
     found = data.load("folder", root)
     assert len(found.train_labels) == len(found.test_labels) == 4
     (note,) = found.notes
-    assert note.startswith(
-        "passed over: 1 beside the classes' folders: train/x.png; 5 of other endings than .jpg, .jpeg"
-    )
+    assert note.startswith("skipped: 1 beside the classes' folders: train/x.png; 5 of other endings than .jpg, .jpeg")
     assert note.endswith(".webp: train/dog/0.heic, train/dog/1.heic, train/dog/without and 2 more")
     for path in (root / "train" / "dog").glob("*.png"):
         path.unlink()
-    with pytest.raises(
-        UserError, match=r"no image for class dog \(passed over: .*train/dog/0\.heic.*\); put some there"
-    ):
+    with pytest.raises(UserError, match=r"no image for class dog \(skipped: .*train/dog/0\.heic.*\); put some there"):
         data.load("folder", root)
 
 
