@@ -154,6 +154,8 @@ def main(
     shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs, cli.MAX_EPOCHS)
     wanted = cli.size("train_size", train_size, {cli.ALL: -1})
     place, data = cli.device(device), cli.load(dataset, data_dir)
+    for note in data.notes:
+        click.echo(f"data: {note}")
     trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)
     model = network(len(data.classes), number).to(place)
     for epoch, (loss, accuracy, seconds) in enumerate(train(model, trial, data, place, workers), start=1):

@@ -26,7 +26,7 @@ def main(experiment: str, sweep: str, recipe: str, condition: str, out: str) -> 
     from regbench.report import build
     from regbench.tracking.store import Store
 
-    store = Store(None if experiment == cli.AUTO else experiment, write=False)
+    store = Store(None if experiment == cli.AUTO else cli.letters(experiment), write=False)
     if experiment == cli.AUTO:
         store.choose_one_with_trials()
     if store.notice:

@@ -5,16 +5,16 @@ import math
 import os
 import re
 import sys
-import warnings
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import numpy as np
 
-from regbench import data
+from regbench import data, surroundings
 from regbench.data.images import Images
-from regbench.errors import TrackingError, UserError, without_password
+from regbench.errors import TrackingError, UserError, one_line, without_password
 
 AUTO, ALL = "auto", "all"
 SMALLEST, LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
@@ -22,6 +22,7 @@ MAX_SEEDS = 10_000
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
 MAX_EPOCHS = 1_000_000
 MAX_JOBS = 1_000
+LONGEST = 300  # of a library's own words
 # as people write numbers: Python's own float takes 1_000 and the digits of all scripts too
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE)
 
@@ -214,11 +215,15 @@ def folder(option: str, text: str) -> Path:
     raise UserError(f"{option}={text!r} is no folder; accepted: a path, as in {option}=name")
 
 
+def letters(text: str) -> str:
+    """Return an option's text with the letters that a system whose language knows ASCII only passed on as bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def run(command: click.Command, args: list[str] | None = None) -> None:
     """Run a command and exit: 0, or its own code; 2 for a user's mistake, 1 for a failure, 130 for an interrupt."""
-    # torchvision warns of a missing image extension that nothing here uses
-    warnings.filterwarnings("ignore", message="Failed to load image Python extension")
     try:
+        surroundings.settle()
         code = command.main(args=args, standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
@@ -230,7 +235,29 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
         code = _fail(f"the tracking store failed: {error}", 1)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted; what was finished is kept: the same command, without rerun, continues", 130)
+    except Exception as error:
+        if isinstance(error, OSError) and surroundings.output_failed(error):
+            what = f"standard output cannot be written ({error.strerror})"
+            code = _fail(f"{what}; what was finished is kept: the same command, without rerun, continues", 1)
+        elif library := _not_imported(error):
+            why = f"{type(error).__name__}: {one_line(error)[:LONGEST]}"
+            way_out = "repair the environment variable or settings file of its that this is about, or install it anew"
+            code = _fail(f"the library {library} cannot be imported ({why}): {way_out}", 2)
+        else:
+            raise
     sys.exit(code or 0)
+
+
+def _not_imported(error: Exception) -> str:
+    """Return the library of other people's that failed while it was imported; "" if it is no such error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [
+        frame.f_globals.get("__name__", "").split(".")[0] in ("regbench", "benchmarks", "__main__") for frame in frames
+    ]
+    called = frames[len(ours) - ours[::-1].index(True) :] if any(ours) else []
+    if called and called[0].f_code.co_name == "<module>":
+        return called[0].f_globals["__name__"].split(".")[0]
+    return (error.name or "") if isinstance(error, ImportError) and not called else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -35,7 +35,7 @@ Rule = Callable[[type[Regularizer]], str]
 def check(cls: type[Regularizer]) -> Iterator[tuple[str, str]]:
     """Yield each rule's words and how `cls` breaks it, "" if it does not; the rest is left out if it cannot be called."""
     for rule in RULES:
-        told = (rule.__doc__ or "").strip().rstrip(".")
+        told = (rule.__doc__ or rule.__name__.replace("_", " ")).strip().rstrip(".")  # python -OO leaves docstrings out
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 broken = rule(cls)

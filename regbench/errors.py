@@ -16,6 +16,13 @@ def without_password(text: str) -> str:
     return re.sub(r"(\w://[^\s/:@]*):[^\s/@]*@", r"\1:***@", text)
 
 
+def printable(text: object) -> str:
+    """Return a name or path as a message shows it: on one line, with what is no letter spelt out."""
+    # names of files that are not UTF-8 come with lone surrogates
+    read = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in read)
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's text on one line, or its type's name if it has none; what no store takes is shown as "?"."""
     # names of files that are not UTF-8 come with lone surrogates

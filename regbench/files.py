@@ -8,11 +8,14 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
 
-from regbench.errors import UserError, one_line
+from regbench.errors import UserError
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder."""
+    """Return the folder for what can be made again at any time: REGBENCH_CACHE, else the user's cache folder.
+
+    Raises UserError if REGBENCH_CACHE can be no folder, as `state_folder` does.
+    """
     return _chosen() or user_cache_path("regbench")
 
 
@@ -23,12 +26,10 @@ def state_folder() -> Path:
 
 def _chosen() -> Path | None:
     root = os.environ.get("REGBENCH_CACHE")
-    if not root:
-        return None
     try:
-        return Path(os.path.abspath(Path(root).expanduser()))
+        return Path(os.path.abspath(Path(root).expanduser())) if root else None
     except (RuntimeError, OSError) as error:  # ~name of a user who is not there, or the working folder is gone
-        raise UserError(f"REGBENCH_CACHE={root!r} is no folder ({one_line(error)}): give a path") from error
+        raise UserError(f"REGBENCH_CACHE={root!r} is no folder; accepted: a path; or unset REGBENCH_CACHE") from error
 
 
 @contextmanager

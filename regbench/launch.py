@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from regbench import cli, regularizers
@@ -18,6 +19,8 @@ from regbench.tracking import schema
 LONG_SECONDS = 3600
 # of trials that did not go well, told at the end
 MOST_REASONS = 10
+# of a table, in letters
+WIDEST = 10_000
 
 
 def launch(
@@ -51,7 +54,7 @@ def launch(
     place = None if on_ray else cli.device(device)
     from regbench.tracking.store import Store
 
-    store = Store(None if experiment == cli.AUTO else experiment)
+    store = Store(None if experiment == cli.AUTO else cli.letters(experiment))
     if store.notice:
         console.print(store.notice)
     for reg in regs:
@@ -127,6 +130,8 @@ def launch(
 
 
 def _print_plan(console: Console, plan, data: Images, engine, planning) -> None:
+    for note in data.notes:
+        console.print(f"data: {note}")
     console.print(
         f"data: {data.name}, {len(data.train_labels):,} training and {len(data.test_labels):,} test images "
         f"in {len(data.classes)} classes"
@@ -197,6 +202,8 @@ def _print_results(console: Console, results: Sequence, runner) -> None:
         table.add_column(heading, justify="right")
     for row in runner.table(list(results)):
         table.add_row(*row)
+    # as wide as it is: where it is wider than the screen, rich would leave out its numbers
+    table.width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     console.print(table)
     wrong = [result for result in results if result.reason]
     for result in wrong[:MOST_REASONS]:

@@ -43,7 +43,8 @@ class Reporter(AbstractContextManager):
         self._total = sum(trial.recipe.epochs for trial in trials)
         self._done, self._begin = 0, time.monotonic()
         self._bar = None
-        if console.is_terminal:
+        # FORCE_COLOR has rich take a file for a terminal; a dumb terminal cannot redraw a bar
+        if console.is_interactive and console.file.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),

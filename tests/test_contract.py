@@ -13,6 +13,14 @@ def test_what_is_packaged_keeps_every_rule(name):
     assert not [rule for rule, broken in told if broken]
 
 
+def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
+    """As python -OO does."""
+    monkeypatch.setattr(contract.adds, "__doc__", None)
+    assert "adds" in [rule for rule, _ in contract.check(L1)]
+    monkeypatch.setattr(contract.leaves_lam_zero, "__doc__", None)
+    assert "leaves lam zero" in [rule for rule, _ in contract.check(L1)]
+
+
 @pytest.mark.parametrize(
     ("cls", "rule", "how"),
     [

@@ -68,9 +68,13 @@ def test_a_changed_image_is_told_before_finished_trials_are_trained_again(run_he
                 Image.new("RGB", (32, 32), (20 * i, 99, 255 * (label == "dog"))).save(place / part / label / f"{i}.png")
     options = {"dataset": "folder", "data_dir": place, "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0-1"}
     options |= {"epochs": 1, "batch_size": 10, "experiment": "e"}
+    (place / "train" / "cat" / "notes.gif").write_bytes(b"")
     code, text = run_here(sweep.main, **options)
     assert code == 0
     assert "the data has changed" not in text
+    # what is passed over is told once, before the plan
+    note = "data: skipped: 1 of other endings than .jpg"
+    assert text.count(note) == 1 and text.index(note) < text.index("trials, 0 finished already")
     image = place / "train" / "cat" / "3.png"
     before = image.read_bytes()
     Image.new("RGB", (32, 32), (1, 2, 3)).save(image)

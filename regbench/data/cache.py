@@ -54,7 +54,7 @@ def read(key: str, name: str) -> Images | None:
         with safe_open(path, framework="numpy") as stored:
             about = json.loads(stored.metadata()["about"])
             arrays = {array: stored.get_tensor(array) for array in ARRAYS}
-        images = Images(name, tuple(about["classes"]), **arrays)
+        images = Images(name, tuple(about["classes"]), **arrays, notes=about.get("notes", []))
         if images.fingerprint == about["fingerprint"]:
             return images
         problem = "its checksum does not match"
@@ -70,7 +70,7 @@ def read(key: str, name: str) -> Images | None:
 def write(key: str, images: Images) -> None:
     """Keep `images` under `key`; a cache that cannot be written costs time only, so it is a warning."""
     # as one text: safetensors writes several in any order
-    about = json.dumps({"classes": images.classes, "fingerprint": images.fingerprint})
+    about = json.dumps({"classes": images.classes, "notes": images.notes, "fingerprint": images.fingerprint})
     try:
         with atomic(place(key)) as path:
             save_file({name: getattr(images, name) for name in ARRAYS}, path, metadata={"about": about})

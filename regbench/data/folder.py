@@ -1,20 +1,19 @@
 """A folder of image files in the layout of torchvision's ImageFolder, decoded once."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from regbench.data import cache
+from regbench.data.decoding import VERSION, Unusable, decode
 from regbench.data.images import SIDE, Images
-from regbench.errors import UserError, one_line
+from regbench.data.listing import SHOWN, Listing, few, skips
+from regbench.errors import UserError, printable
 
 PARTS = ("train", "test")
-# those of torchvision's ImageFolder, whose import takes seconds
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-FIX = "replace or remove the file"
+# of the brightest possible: below it, images of 16 bits hold fewer, as those of cameras and microscopes do
+DARK = 0.25
 
 
 def load(data_dir: Path) -> Images:
@@ -22,96 +21,84 @@ def load(data_dir: Path) -> Images:
 
     The data set's name is the folder's; the order is that of the file names within each class. Decoded images are
     cached by the content of all files, so that a changed file is seen and a moved folder is not decoded again.
-    Raises UserError naming the folder or the file that is missing, empty or not an image.
+    Raises UserError naming the folder that is missing or empty, or the files that are no images.
     """
-    listing = {part: _list_part(data_dir, part) for part in PARTS}
-    classes = {part: tuple(listing[part]) for part in PARTS}
-    if classes["train"] != classes["test"]:
-        differing = sorted(set(classes["train"]) ^ set(classes["test"]))
-        raise UserError(
-            f"folder: {data_dir}/train and {data_dir}/test must have the same classes; "
-            f"only one of them has: {', '.join(differing)}; add it to the other one, or remove it"
-        )
-    files = [
-        (part, label, file) for part in PARTS for label, found in enumerate(listing[part].values()) for file in found
-    ]
+    listings = [Listing(data_dir, part) for part in PARTS]
+    _require_same_classes(data_dir, listings)
+    files = [file for listing in listings for found in listing.images.values() for file in found]
+    name = printable(data_dir.resolve().name)
     try:
-        key = cache.content_key(f"folder {SIDE}", data_dir, [file for _, _, file in files])
-    except OSError as error:
-        raise UserError(f"folder: {error.filename} cannot be read ({error.strerror}): {FIX}") from error
-    name = data_dir.resolve().name
-    images = cache.read(key, name)
+        key = cache.content_key(f"folder {SIDE} {VERSION}", data_dir, files)
+    except OSError:  # decoding comes upon the same file, and names it with all others
+        key = None
+    images = cache.read(key, name) if key else None
     if images is None:
-        images = Images(
-            name, classes["train"], **_decode([(part, label, data_dir / file) for part, label, file in files])
-        )
-        cache.write(key, images)
+        pixels, notes = _decode(data_dir, files)
+        arrays: dict[str, np.ndarray] = {}
+        for listing in listings:
+            counts = [len(found) for found in listing.images.values()]
+            arrays[f"{listing.part}_images"], pixels = np.split(pixels, [sum(counts)])
+            arrays[f"{listing.part}_labels"] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        images = Images(name, tuple(listings[0].images), **arrays, notes=notes)
+        if key:
+            cache.write(key, images)
+    skipped: dict[str, list[str]] = {}
+    for listing in listings:
+        for reason, paths in listing.skipped.items():
+            skipped.setdefault(reason, []).extend(paths)
+    if skipped:
+        images.notes.append(f"skipped: {skips(skipped)}")
     return images
 
 
-def _list_part(data_dir: Path, part: str) -> dict[str, list[str]]:
-    """Return class name -> sorted image paths of one part, relative to `data_dir`."""
-    root = data_dir / part
-    if not root.is_dir():
+def _require_same_classes(data_dir: Path, listings: Sequence[Listing]) -> None:
+    train, test = (set(listing.images) for listing in listings)
+    if train != test:
+        alone = [
+            f"only {part}/ has {few([repr(name) for name in sorted(names)])}"
+            for part, names in zip(PARTS, (train - test, test - train), strict=True)
+            if names
+        ]
         raise UserError(
-            f"folder: looked for {root}/<class>/<image> and found no folder {root}: give data_dir=<folder with train/ "
-            "and test/, a folder per class in each>, or take dataset=digits, which needs no data"
+            f"folder: {printable(data_dir)}/train and {printable(data_dir)}/test must have the same classes; "
+            f"{', '.join(alone)}; add it to the other one, or remove it"
         )
-    try:
-        listing = {name: list(_list_class(data_dir, Path(part, name))) for name in _folders(root)}
-    except OSError as error:
+
+
+def _decode(root: Path, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the images of `files`, paths below `root`, as uint8 [N, 3, 32, 32], and what is to be told of them.
+
+    Raises UserError naming all files that are no images.
+    """
+    pixels = np.empty((len(files), 3, SIDE, SIDE), dtype=np.uint8)
+    bad: list[str] = []
+    several: list[str] = []
+    deep: dict[str, float] = {}  # those of 16 bits -> how bright they get
+    for position, file in enumerate(files):
+        try:
+            picture = decode(root / file)
+        except Unusable as problem:
+            bad.append(f"{printable(root / file)} {problem}")
+            continue
+        pixels[position] = picture.pixels
+        if picture.frames:
+            several.append(file)
+        if picture.brightest is not None:
+            deep[file] = picture.brightest
+    if len(bad) == 1:
+        raise UserError(f"folder: {bad[0]}: replace or remove the file")
+    if bad:
+        more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
         raise UserError(
-            f"folder: {error.filename} cannot be listed ({error.strerror}): repair that, or give another data_dir"
-        ) from error
-    if not listing:
-        raise UserError(f"folder: {root} has no folder of a class in it; put the images into one folder per class")
-    empty = [name for name, files in listing.items() if not files]
-    if empty:
-        raise UserError(
-            f"folder: {root} has no image for class {', '.join(empty)}; put some there, or remove the class from train/ "
-            f"and test/; accepted as images: {', '.join(EXTENSIONS)}"
+            f"folder: {len(bad):,} of {len(files):,} files are of no use: {'; '.join(bad[:SHOWN])}{more}: "
+            "replace or remove the files"
         )
-    return listing
-
-
-def _folders(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-def _raise(error: OSError) -> None:
-    """Have os.walk raise for a folder that cannot be read: it would leave its images out in silence."""
-    raise error
-
-
-def _list_class(data_dir: Path, place: Path) -> Iterator[str]:
-    """Give the images of a class, folders within it included, in torchvision's order."""
-    for folder, _, names in sorted(os.walk(data_dir / place, onerror=_raise, followlinks=True)):
-        below = os.path.relpath(folder, data_dir)
-        yield from (os.path.join(below, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS))
-
-
-def _decode(files: list[tuple[str, int, Path]]) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for part in PARTS:
-        members = [(label, path) for where, label, path in files if where == part]
-        images = np.empty((len(members), 3, SIDE, SIDE), dtype=np.uint8)
-        for position, (_, path) in enumerate(members):
-            images[position] = _decode_one(path)
-        arrays[f"{part}_images"] = images
-        arrays[f"{part}_labels"] = np.array([label for label, _ in members], dtype=np.int64)
-    return arrays
-
-
-def _decode_one(path: Path) -> np.ndarray:
-    """Return one image file as uint8 [3, 32, 32]."""
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-            if picture.size != (SIDE, SIDE):
-                picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-            return np.asarray(picture).transpose(2, 0, 1)
-    except UnidentifiedImageError as error:
-        raise UserError(f"folder: {path} is not a readable image (of no format that Pillow knows): {FIX}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"folder: {path} is not a readable image ({one_line(error)}): {FIX}") from error
+    notes = []
+    if several:
+        notes.append(f"only the first frame or page is taken of {len(several):,} images: {few(several)}")
+    if deep and max(deep.values()) < DARK:
+        notes.append(
+            f"dark: none of the {len(deep):,} images of 16 bits gets brighter than {max(deep.values()):.1%} of white, as "
+            f"if they held fewer bits; scale them up if so: {few(list(deep))}"
+        )
+    return pixels, notes

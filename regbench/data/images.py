@@ -15,7 +15,8 @@ class Images:
     """A labelled image data set with its own train and test part.
 
     train_images, test_images: uint8 [N, 3, 32, 32], RGB; train_labels, test_labels: int64 [N], indices into `classes`.
-    `fingerprint` is the sha256 of all of it, hex; `name` is for people and not part of the fingerprint.
+    `fingerprint` is the sha256 of all of it, hex; `name`, and `notes` on what was made of the files, are for people and not
+    part of the fingerprint.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Images:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    notes: list[str] = field(default_factory=list)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:

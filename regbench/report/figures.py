@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -14,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from regbench.files import atomic
+from regbench.plotting import defaults
 from regbench.report.analysis import Analysis, prune_curve
 from regbench.report.statistics import MARGIN
 from regbench.sweep import BASELINE, format_lam
@@ -50,7 +50,7 @@ SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write name.png and name.svg into `folder`; return the PNG's file name."""
-    with matplotlib.rc_context(RC):
+    with defaults(RC):
         # laid out once for both formats: it takes as long as drawing
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -64,8 +64,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw with seaborn's style without leaving it behind."""
 
     def drawn(*args: object, **options: object) -> Figure:
-        with matplotlib.rc_context(), sns.axes_style("whitegrid"):
-            matplotlib.rcParams.update(RC)
+        with defaults(sns.axes_style("whitegrid") | RC):
             return draw(*args, **options)
 
     return drawn

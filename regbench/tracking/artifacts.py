@@ -10,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+from regbench.plotting import defaults
+
 log = logging.getLogger(__name__)
 COLOUR = "#4477aa"
 MODEL = "model.safetensors"
@@ -29,7 +31,7 @@ def write(
     (folder / MODEL).chmod(0o644)
     if not layers:
         return
-    with (folder / "layers.csv").open("w", newline="") as file:
+    with (folder / "layers.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(layers[0]))
         table.writeheader()
         table.writerows(layers)
@@ -40,7 +42,8 @@ def write(
     plots = {"histograms": lambda: histograms(arrays, title), layer: lambda: bars(output, f"{title}: {layer}")}
     for file_name, plot in plots.items():
         try:
-            plot().savefig(folder / f"{file_name}.png", dpi=100)
+            with defaults():
+                plot().savefig(folder / f"{file_name}.png", dpi=100)
         except (ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
             log.warning("%s: %s.png is left out: %s", title, file_name, error)
 

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from regbench import data
-from regbench.data import cache, folder
+from regbench.data import cache
+from regbench.data.listing import Listing
 from regbench.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -51,7 +52,7 @@ def test_any_size_and_mode_becomes_rgb_32(pictures):
 
 def test_the_second_time_nothing_is_decoded(pictures, monkeypatch):
     first = load(pictures)
-    monkeypatch.setattr("regbench.data.folder._decode", lambda files: pytest.fail("decoded again"))
+    monkeypatch.setattr("regbench.data.folder._decode", lambda *_: pytest.fail("decoded again"))
     assert load(pictures).fingerprint == first.fingerprint
     moved = pictures.rename(pictures.parent / "animals")
     assert load(moved).fingerprint == first.fingerprint
@@ -146,7 +147,7 @@ def cut_short(root):
     ("damage", "message"),
     [
         (remove_test, "found no folder .*test"),
-        (remove_class, "must have the same classes; only one of them has: dog"),
+        (remove_class, "must have the same classes; only train/ has 'dog'; add"),
         (empty_class, "dog"),
         (rubbish, r"train/dog/1\.png is not a readable image .*replace or remove"),
         (cut_short, r"test/dog/1\.png is not a readable image"),
@@ -166,7 +167,7 @@ def test_classes_and_files_are_found_as_torchvision_finds_them(pictures):
         shutil.copy(pictures / "train" / "dog" / "0.png", deep / name)
     (deep.parent / "linked").symlink_to(pictures / "test" / "dog")
     theirs = ImageFolder(pictures / "train")
-    ours = folder._list_part(pictures, "train")
+    ours = Listing(pictures, "train").images
     assert list(ours) == theirs.classes
     files = [(pictures / file, label) for label, found in enumerate(ours.values()) for file in found]
     assert files == [(Path(file), label) for file, label in theirs.samples]
