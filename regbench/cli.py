@@ -214,6 +214,10 @@ def folder(option: str, text: str) -> Path:
 
 def run(command: click.Command, args: list[str] | None = None) -> None:
     """Run a command and exit: 0, or its own code; 2 for a user's mistake, 1 for a failure, 130 for an interrupt."""
+    if sys.platform == "win32":  # no signal masks in threads, no folders that can be synced: nothing is tested there
+        sys.exit(
+            _fail("regbench runs on Linux and macOS, not on Windows itself; start it in WSL, Windows' own Linux", 2)
+        )
     # torchvision warns of a missing image extension that nothing here uses
     warnings.filterwarnings("ignore", message="Failed to load image Python extension")
     try:

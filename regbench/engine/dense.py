@@ -1,5 +1,6 @@
 """What a regularizer does to the inputs of a network's dense layers."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -21,7 +22,7 @@ def attach(model: nn.Module, act: Callable[[Tensor], Tensor]) -> None:
             return None
         if args:
             return (act(args[0]), *args[1:]), named
-        name = next(iter(named))
+        name = next(iter(inspect.signature(layer.forward).parameters))
         return args, named | {name: act(named[name])}
 
     for layer in layers(model):

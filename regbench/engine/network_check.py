@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from regbench import models
+from regbench import macs, models
 from regbench.data.images import SIDE, Images
 from regbench.engine import precision
 from regbench.engine.randomness import initial_model, noise, seeded
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 ROUNDING = 1e-3
 # other batch sizes that are tried out, to name one
 TRIED = 3
+# characters of an error's text
+LONGEST = 300
 
 
 def check(recipe: Recipe, data: Images, device: torch.device) -> None:
@@ -32,8 +34,13 @@ def check(recipe: Recipe, data: Images, device: torch.device) -> None:
 
     It takes some steps on images of the data, in batches of the sizes that will come, the last ones included.
     """
-    with precision.settings(recipe.precision, device):
-        _Check(recipe, data, device).all()
+    found = _Check(recipe, data, device)
+    with (
+        precision.settings(recipe.precision, device),
+        seeded(0, device),
+        found.explained("cannot be checked", "change it"),
+    ):
+        found.all()
 
 
 def batch_sizes(count: int, batch_size: int) -> set[int]:
@@ -43,12 +50,15 @@ def batch_sizes(count: int, batch_size: int) -> set[int]:
 
 def changed_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> bool:
     """Tell whether training has made of the tensors `before` what was expected, but for rounding."""
-    for name, ours in expected.items():
-        ours, theirs, old = (some[name].to(torch.complex128) for some in (expected, found, before))
-        if not ours.isfinite().all() and not theirs.isfinite().all():
-            continue
-        change, size = torch.linalg.vector_norm(ours - old), torch.linalg.vector_norm(ours)
-        if not torch.linalg.vector_norm(theirs - ours) <= ROUNDING * (change + ROUNDING * size):
+    norm = torch.linalg.vector_norm
+    wanted, ours, old = (
+        {name: some[name].to(torch.complex128) for name in expected} for some in (expected, found, before)
+    )
+    # where training has no effect but rounding, as on a bias before a normalization, that of the others is the measure
+    most = max((norm(w - old[name]) for name, w in wanted.items() if w.isfinite().all()), default=0.0)
+    for name, w in wanted.items():
+        bound = ROUNDING * (norm(w - old[name]) + ROUNDING * (norm(w) + most))
+        if (w.isfinite().all() or ours[name].isfinite().all()) and not norm(ours[name] - w) <= bound:
             return False
     return True
 
@@ -56,6 +66,12 @@ def changed_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], b
 def state(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of a model's parameters and buffers."""
     return {name: w.detach().clone() for name, w in (*model.named_parameters(), *model.named_buffers())}
+
+
+def reason(error: BaseException) -> str:
+    """Return an error on one line, without the tables that torch adds to some."""
+    text = one_line(error)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 class _Check:
@@ -98,6 +114,7 @@ class _Check:
         self.evaluate(training)
         self.save(training)
         self.load_back(training, initial)
+        macs.per_image(self.recipe.model, self.classes)  # warns where they cannot be told
 
     def begin(self) -> Training:
         """Return a new training; the state of the network fits the engines."""
@@ -113,12 +130,15 @@ class _Check:
                     f"{self.name} trains the complex {name!r}, on which no regularizer is defined; hold its real and "
                     "imaginary part in a real torch.nn.Parameter, and use torch.view_as_complex of it"
                 )
-        with self.explained("cannot be made ready", "its parameters and buffers must be ordinary tensors"):
-            shared = _sharing({**parameters, **dict(model.named_buffers())})
+        tensors = parameters | dict(model.named_buffers())
+        odd = [name for name, w in tensors.items() if w.layout != torch.strided or w.is_quantized]
+        if odd:
+            raise UserError(f"{self.name} holds {odd[0]!r} sparse or quantized; hold it as an ordinary dense tensor")
+        shared = _sharing(tensors)
         if shared:
             raise UserError(
-                f"{self.name} has tensors that share memory but are not the same: {' and '.join(map(repr, shared))}; to "
-                "tie weights give one torch.nn.Parameter to both (b.weight = a.weight), else clone() the memory"
+                f"{self.name} has tensors that share memory and are not the same: {shared}; to tie weights give one "
+                "torch.nn.Parameter to both (b.weight = a.weight), else clone() what is shared"
             )
         with self.explained("cannot be made ready", "its train(mode=True) must be like that of torch.nn.Module"):
             training = Training(self.trial, self.classes, self.device)
@@ -210,7 +230,8 @@ class _Check:
                 advice = f"take another batch_size, for instance {other}"
                 break
         images = "1 image" if size == 1 else f"{size} images"
-        return UserError(f"{self.name} {what} the last batch of {images} with batch_size={batch} ({error}); {advice}")
+        why = reason(error.__cause__ or error)
+        return UserError(f"{self.name} {what} the last batch, {images} with batch_size={batch} ({why}): {advice}")
 
     def trains(self, size: int) -> bool:
         return self.runs(lambda: self.train(self.begin(), size))
@@ -310,7 +331,7 @@ class _Check:
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # anything can come out of it
-            raise UserError(f"{self.name} {what} ({one_line(error)}): {advice}") from error
+            raise UserError(f"{self.name} {what} ({reason(error)}): {advice}") from error
 
 
 def _shape(images: Tensor) -> str:
@@ -336,17 +357,17 @@ def _numbers(model: nn.Module) -> dict[str, object]:
     }
 
 
-def _sharing(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the names of two tensors, or of one, whose elements lie in the same memory; none if there are no such."""
+def _sharing(tensors: Mapping[str, Tensor]) -> str:
+    """Name two tensors, or one, whose elements lie in the same memory; empty if there are no such."""
     spans = []
     for name, w in tensors.items():
-        if w.numel():
-            last = sum((size - 1) * stride for size, stride in zip(w.shape, w.stride(), strict=True))
-            if last + 1 < w.numel():
-                return (name,)
-            spans.append((w.data_ptr(), w.data_ptr() + (last + 1) * w.element_size(), name))
-    spans.sort()
-    for (_, end, name), (begin, _, other) in pairwise(spans):
+        if not w.numel():
+            continue
+        reach = 1 + sum((size - 1) * stride for size, stride in zip(w.shape, w.stride(), strict=True))
+        if reach < w.numel():
+            return f"{name!r} and itself, by expand()"
+        spans.append((w.data_ptr(), w.data_ptr() + reach * w.element_size(), name))
+    for (_, end, name), (begin, _, other) in pairwise(sorted(spans)):
         if begin < end:
-            return (name, other)
-    return ()
+            return f"{name!r} and {other!r}"
+    return ""

@@ -31,7 +31,8 @@ class Training:
         models.place(self.model, device, self.dtype)
         models.set_mode(self.model, True)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.update = Update([p.detach()[None] for p in self.parameters.values()], [trial])
+        self.memory = [p.detach() for p in self.parameters.values()]
+        self.update = Update([w[None] for w in self.memory], [trial])
         if self.update.hides:
             dense.attach(self.model, lambda h: self.update.hide(h[None])[0])
 
@@ -44,7 +45,7 @@ class Training:
 
     def _settle(self) -> None:
         """Take back what the network has given other memory in its forward (`w.data = ...`): the update has the old."""
-        for p, (w,) in zip(self.parameters.values(), self.update.weights, strict=True):
+        for p, w in zip(self.parameters.values(), self.memory, strict=True):
             if p.data_ptr() != w.data_ptr():
                 w.copy_(p.data)
                 p.data = w

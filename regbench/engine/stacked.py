@@ -236,14 +236,13 @@ def check(recipe: Recipe, data: Images) -> None:
         try:
             same = _trains_alike(replace(recipe, precision=kind, lr=min(recipe.lr, 0.01)), data)
         except Exception as error:  # running it runs the user's own code
-            reason = one_line(error)
+            reason = network_check.reason(error)
             continue
         if same:
             return
         reason = (
-            "it trains to other weights there than alone: it keeps something that is no parameter or buffer, or assigns"
+            "alone it trains to other weights, by what is no parameter and no buffer, or by memory it assigns to one"
         )
-        reason += " new memory to one"
         break
     raise UserError(f"{refused} ({reason}); take engine=sequential")
 
@@ -265,14 +264,14 @@ def _trains_alike(recipe: Recipe, data: Images) -> bool:
         for row, training in enumerate(alone):
             with noise(row, 1, device):
                 training.step(resident.train_images[chosen[row]], resident.train_labels[chosen[row]])
-    names = list(together.stack.state)
     for row, training in enumerate(alone):
-        expected = network_check.state(training.model)
         found = {name: w[row].detach() for name, w in together.stack.state.items()}
-        if names != list(expected) or not network_check.changed_alike(found, expected, before[row]):
+        expected = network_check.state(training.model)
+        if found.keys() != expected.keys() or not network_check.changed_alike(found, expected, before[row]):
             return False
-        predicted = together.predict(resident.train_images, chosen)[row]
-        if not network_check.close(predicted, training.predict(resident.train_images, chosen[row])):
+    predicted = together.predict(resident.train_images, chosen)
+    for row, training in enumerate(alone):
+        if not network_check.close(predicted[row], training.predict(resident.train_images, chosen[row])):
             return False
         if models.saved(training.model).keys() != together.stack.weights(row).keys():
             return False
