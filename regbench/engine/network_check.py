@@ -38,7 +38,7 @@ def check(recipe: Recipe, data: Images, device: torch.device) -> None:
     with (
         precision.settings(recipe.precision, device),
         seeded(0, device),
-        found.explained("cannot be checked", "change it"),
+        found.explained("cannot be checked", "take another model"),
     ):
         found.all()
 
@@ -140,7 +140,7 @@ class _Check:
                 f"{self.name} has tensors that share memory and are not the same: {shared}; to tie weights give one "
                 "torch.nn.Parameter to both (b.weight = a.weight), else clone() what is shared"
             )
-        with self.explained("cannot be made ready", "its train(mode=True) must be like that of torch.nn.Module"):
+        with self.explained("cannot be made ready", "make its train(mode=True) like that of torch.nn.Module"):
             training = Training(self.trial, self.classes, self.device)
         training.update.begin(1)
         return training
@@ -157,10 +157,10 @@ class _Check:
         images, labels = self.some(size)
         if not self.logits(training, images, "training").requires_grad:
             raise UserError(
-                f"{self.name} returns logits that depend on no trainable parameter: leave out what cuts them off "
+                f"{self.name} returns logits that depend on no trainable parameter; leave out what cuts them off "
                 "(detach(), torch.no_grad(), argmax())"
             )
-        with self.explained(f"does not train on images {_shape(images)}", "its logits must be differentiable"):
+        with self.explained(f"does not train on images {_shape(images)}", "make its logits differentiable"):
             training.step(images, labels)
 
     def evaluate(self, training: Training) -> None:
@@ -194,7 +194,7 @@ class _Check:
         """Return what the network makes of images, if it is logits [N, C]."""
         where = f"on images {_shape(images)} in {mode} mode"
         with (
-            self.explained(f"does not run {where}", "its forward must take the images and return logits"),
+            self.explained(f"does not run {where}", "make its forward take the images and return logits"),
             precision.autocast(self.recipe.precision, self.device),
         ):
             found = training.model(pixels(images, training.dtype))
@@ -271,7 +271,7 @@ class _Check:
 
     def save(self, training: Training) -> None:
         """See to it that the network can be written as the file that a run has."""
-        with self.explained("cannot be saved", "its state_dict() must be that of a torch.nn.Module"):
+        with self.explained("cannot be saved", "make its state_dict() like that of torch.nn.Module"):
             held = training.model.state_dict()
             tensors = models.saved(training.model)
         missing = [name for name in training.parameters if name not in tensors]
@@ -297,7 +297,7 @@ class _Check:
 
     def load_back(self, training: Training, initial: Mapping[str, Tensor]) -> None:
         """See to it that another network with this one's state predicts what it does."""
-        with self.explained("cannot be loaded back", "load_state_dict() must take what state_dict() gives"):
+        with self.explained("cannot be loaded back", "make its load_state_dict() take what state_dict() gives"):
             copy = initial_model(self.recipe.model, self.classes, seed=1)
             models.place(copy, self.device, training.dtype)
             models.set_mode(copy, False)
