@@ -156,7 +156,7 @@ def _counted(spec: str, num_classes: int) -> Work:
         # twice: what is done once, however many images there are, is not work for an image
         for count in (2, 4):
             with _Counter(model) as counters[count]:
-                model(counters[count].watch(torch.zeros(count, 3, SIDE, SIDE)))
+                model(counters[count].watch(torch.zeros(count, 3, SIDE, SIDE, dtype=torch.float32)))
     few, many = counters[2], counters[4]
     macs = {name: (total - few.macs.get(name, 0)) // 2 for name, total in many.macs.items()}
     untold = [why for why, total in many.untold.items() if total > few.untold.get(why, 0)]

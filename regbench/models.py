@@ -53,7 +53,8 @@ def find(spec: str) -> Callable[..., nn.Module]:
     accepted = f"accepted: {NOTEBOOK}, or an import path pkg.module:Class"
     found = importing.by_path("model", spec, accepted)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise UserError(f"model={spec!r} is not a subclass of torch.nn.Module; {accepted}")
+        wrap = "; what a function makes goes into a class of your own" if inspect.isroutine(found) else ""
+        raise UserError(f"model={spec!r} is not a subclass of torch.nn.Module; {accepted}{wrap}")
     return found
 
 

@@ -170,6 +170,26 @@ class OwnModes(Base):
         return logits * 2 if self.evaluated else logits
 
 
+class Freezes(Base):
+    """Freezes a part when training begins."""
+
+    def train(self, mode: bool = True) -> "Freezes":
+        self.a.requires_grad_(False)
+        return super().train(mode)
+
+
+class Strided(Base):
+    """Weights that are not contiguous in memory."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.pool = nn.Conv2d(3, 3, 8, 8).to(memory_format=torch.channels_last)
+        self.w = nn.Parameter(torch.randn(12, 5).T)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return super().features(x) @ self.w.T @ self.w
+
+
 class InPlace(Base):
     """Changes its images and its weights in place, under no_grad and as .data."""
 

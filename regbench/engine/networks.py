@@ -28,6 +28,7 @@ class Stack:
         alone = [initial_model(recipe.model, num_classes, trial.seed) for trial in trials]
         for model in alone:
             models.place(model, device, self.dtype)
+            models.set_mode(model, True)  # some freeze a part there
         parameters, buffers = torch.func.stack_module_state(alone)
         self.model = alone[0]
         trained = {name for name, p in self.model.named_parameters() if p.requires_grad}

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from benchmarks import sweep as command
 from regbench import runner
 from regbench.engine import network_check, sequential, stacked
-from regbench.engine.events import Trained
+from regbench.engine.events import Epoch, Trained
 from regbench.engine.resident import Resident
+from regbench.engine.step import Update
 from regbench.errors import UserError
 from regbench.sweep import Recipe, Trial
 from regbench.tracking import artifacts
@@ -25,9 +26,9 @@ from tests.conftest import striped
 CPU = torch.device("cpu")
 CELLS = (("none", 0.0, "weights"), ("l1", 1e-4, "all"), ("group_lasso", 1e-4, "all"), ("one_shot", 0.5, "all"))
 STACKS = (
-    "Base", "Tied", "Scalar", "OneTrained", "Lazy", "Extra", "Buffers", "Containers", "OwnModes", "InPlace",
-    "NumpyWeights", "Keeps", "Added", "Attention", "Scripted", "Parallel", "Half", "OtherTypes", "PassesOn", "ByPlace",
-    "Unpicklable", "Grouped", "SavesItself", "NormalizesBatches", "Same",
+    "Base", "Tied", "Scalar", "OneTrained", "Lazy", "Extra", "Buffers", "Containers", "OwnModes", "InPlace", "Freezes",
+    "Strided", "NumpyWeights", "Keeps", "Added", "Attention", "Scripted", "Parallel", "Half", "OtherTypes", "PassesOn",
+    "ByPlace", "Unpicklable", "Grouped", "SavesItself", "NormalizesBatches", "Same",
 )  # fmt: skip
 ALONE = ("AssignsData", "DrawsInTraining", "Gradients", "Parametrized", "OldNorms", "Recurrent", "Embedded")
 REFUSED = {
@@ -110,6 +111,29 @@ def assert_loads(network: type, tensors: dict[str, torch.Tensor], images, logits
         with torch.no_grad():
             found = loaded(torch.from_numpy(images.test_images).float() / 255).float()
         torch.testing.assert_close(found, logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Tied", "Scalar", "Buffers", "Lazy", "Containers", "AssignsData", "DrawsInTraining"])
+def test_it_goes_on_from_a_checkpoint_to_the_same_bits(images, name, monkeypatch):
+    monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", "0")
+    resident, trial = Resident(images, CPU), Trial(recipe(images, name, epochs=3), "l1", 1e-4, 0, "all")
+    begun, begin = [], Update.begin
+    monkeypatch.setattr(Update, "begin", lambda self, epoch: begun.append(epoch) or begin(self, epoch))
+    for engine in (sequential, stacked):
+        if engine is stacked and name in ALONE:
+            continue
+        expected = trained(engine.train([trial], resident))[trial]
+        events = engine.train([trial], resident)
+        for event in events:
+            if isinstance(event, Epoch) and event.epoch == 3:
+                break
+        events.close()
+        begun.clear()
+        found = trained(engine.train([trial], resident))[trial]
+        assert begun == [3]
+        for part, w in expected.weights.items():
+            assert torch.equal(found.weights[part], w), part
+        assert torch.equal(found.test_logits, expected.test_logits)
 
 
 @pytest.mark.parametrize("name", REFUSED)
