@@ -71,13 +71,6 @@ def launch(
 
     sweep = make_sweep(data, len(data.train_labels) if wanted == -1 else wanted)
     for recipe in sweep.recipes:
-        if model != NOTEBOOK:
-            models.check(recipe.model, len(data.classes))
-            for reg in regs:
-                if regularizers.find(reg).has("hidden"):
-                    from regbench.engine import dense
-
-                    dense.check(recipe.model, len(data.classes), reg)
         check(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
         count = recipe.train_size - recipe.val_size
         if recipe.batch_size > count:
@@ -85,6 +78,16 @@ def launch(
                 f"batch_size={recipe.batch_size} is out of range: only {count} images are trained on; "
                 "give a smaller batch_size or a larger train_size"
             )
+        if model != NOTEBOOK:
+            import torch
+
+            from regbench.engine import dense, network_check
+
+            # of a cluster's devices none may be here
+            network_check.check(recipe, data, torch.device("cpu" if on_ray else place))
+            for reg in regs:
+                if regularizers.find(reg).has("hidden"):
+                    dense.check(recipe, data, reg)
     from regbench import planning
     from regbench.engine.choice import choose
 

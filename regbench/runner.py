@@ -1,7 +1,8 @@
 """From a sweep to its results: plan, engine, measures, tracking."""
 
+import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -108,7 +109,10 @@ def run(plan: Plan, data: Images, store: Store, engine: Engine, console: Console
                     reporter.end(trial, f"failed: {reason}")
                     results[trial.key] = Result(trial, "failed", {}, reason)
         ordered = [results[trial.key] for trial in plan.sweep.trials]
-        parent.end(summary(plan.sweep, ordered), all(result.status != "failed" for result in ordered))
+        untold = [
+            work.untold for r in plan.sweep.recipes if (work := macs.per_image(r.model, len(data.classes))).untold
+        ]
+        parent.end(summary(plan.sweep, ordered, untold[:1]), all(result.status != "failed" for result in ordered))
     return ordered
 
 
@@ -119,10 +123,12 @@ def measure(event: Trained) -> Result:
         (event.train_logits, event.train_labels),
         (event.test_logits, event.test_labels),
     )
-    counts = macs.per_image(event.trial.recipe.model, event.test_logits.shape[1])
+    work = macs.per_image(event.trial.recipe.model, event.test_logits.shape[1])
+    speedup = math.nan if work.untold else sparsity.speedup(event.weights, work.weights, work.others)
     values |= metrics.pruned(event.pruned)
-    values |= {"theoretical_speedup": sparsity.speedup(event.weights, counts), "time/trial": event.seconds}
-    layers = [row | {"macs": counts.get(row["layer"], 0)} for row in layers]
+    values |= {"theoretical_speedup": speedup, "time/trial": event.seconds}
+    unknown = "" if work.untold else 0
+    layers = [row | {"macs": work.weights.get(row["layer"], unknown)} for row in layers]
     status, reason = "ok", ""
     if event.diverged:
         status, reason = "diverged", event.diverged
@@ -157,12 +163,16 @@ def _mean(results: list[Result], metric: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def summary(sweep: Sweep, results: list[Result]) -> str:
-    """Return the parent run's description in Markdown: the table, and how to find all trials."""
+def summary(sweep: Sweep, results: list[Result], untold: Sequence[str] = ()) -> str:
+    """Return the parent run's description in Markdown: the table, and how to find all trials.
+
+    `untold` are reasons why the network's multiplications are not known.
+    """
     rule = ("---", *["---:"] * (len(HEADINGS) - 1))
     lines = ["| " + " | ".join(row) + " |" for row in (HEADINGS, rule, *table(results))]
     found = f"All {len(sweep.trials)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
-    return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, "", found])
+    notes = [f"No theoretical_speedup: the network's multiplications cannot be told ({reason})" for reason in untold]
+    return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, "", *notes, found])
 
 
 def _told(result: Result, node: str) -> str:

@@ -38,15 +38,15 @@ def measure(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, float], list
     return tensor_measures(list(tensors.values())) | {"compression_ratio": ratio}, rows
 
 
-def speedup(weights: Mapping[str, torch.Tensor], macs: Mapping[str, int]) -> float:
+def speedup(weights: Mapping[str, torch.Tensor], macs: Mapping[str, int], others: int = 0) -> float:
     """Return how many times fewer multiplications an image takes if those with a zero weight are left out.
 
     sum_l MACs_l / sum_l MACs_l nnz_l/n_l over the layers l in `macs` (regbench/macs.py); biases are not counted (Blalock
-    et al., MLSys 2020). It is a bound and no measurement: few devices gain from scattered zeros. NaN without such a
-    layer, or if all its weights are zero.
+    et al., MLSys 2020). `others`, which have no weight, are in both sums. It is a bound and no measurement: few devices
+    gain from scattered zeros. NaN without such a layer, or if nothing is left.
     """
     left = sum(count * int(weights[name].count_nonzero()) / weights[name].numel() for name, count in macs.items())
-    return sum(macs.values()) / left if left else math.nan
+    return (sum(macs.values()) + others) / (left + others) if macs and left + others else math.nan
 
 
 class Magnitudes:

@@ -24,6 +24,8 @@ VARIABLES = {
 
 def settle() -> None:
     """Prepare streams, warnings and environment variables of this process; raises UserError for what cannot be mended."""
+    if sys.platform == "win32":  # no signal masks in threads, no folders that can be synced: nothing is tested there
+        raise UserError("regbench runs on Linux and macOS, not on Windows itself; start it in WSL, Windows' own Linux")
     _streams()
     _warnings()
     try:

@@ -31,10 +31,24 @@ class FiveClasses(Tiny):
 
 
 class RaisesInTraining(Tiny):
-    """Works in evaluation, so that the check before training lets it pass."""
+    """Works in evaluation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
+            raise RuntimeError("no training today")
+        return super().forward(x)
+
+
+class RaisesLater(Tiny):
+    """Works for longer than the check before training lasts."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.steps > 20:
             raise RuntimeError("no training today")
         return super().forward(x)
 

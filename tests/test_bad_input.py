@@ -125,11 +125,11 @@ CASES = [
     ("sweep", {"model": "no_such_module:Net"}, "model='no_such_module:Net' cannot be imported (No module named"),
     ("sweep", {"model": "tests.networks:Missing"}, "cannot be imported"),
     ("sweep", {"model": "tests.networks:not_a_class"}, "is not a subclass of torch.nn.Module; accepted"),
-    ("sweep", {"model": "tests.networks:FiveClasses"}, "returns shape (2, 5) for two images, expected (2, 10)"),
-    ("sweep", {"model": "tests.networks:NeedsArgument"}, "does not run on images [2, 3, 32, 32]"),
-    ("sweep", {"model": "torch.nn:Linear"}, "model='torch.nn:Linear' does not run on images [2, 3, 32, 32]"),
-    ("sweep", {"model": "broken_nets:Exits"}, "model='broken_nets:Exits' does not run on images [2, 3, 32, 32] (3)"),
-    ("sweep", {"model": "broken_nets:Nan"}, "returns NaN or infinity for two black images; make"),
+    ("sweep", {"model": "tests.networks:FiveClasses"}, "returns shape (100, 5) on images [100, 3, 32, 32] in tr"),
+    ("sweep", {"model": "tests.networks:NeedsArgument"}, "its constructor must take no argument, or num_classes"),
+    ("sweep", {"model": "torch.nn:Linear"}, "model='torch.nn:Linear' cannot be built (Linear.__init__() missing"),
+    ("sweep", {"model": "broken_nets:Exits"}, "model='broken_nets:Exits' does not run on images [100, 3, 32, 32]"),
+    ("sweep", {"model": "broken_nets:Nan"}, "returns NaN or infinity on images [100, 3, 32, 32]"),
     ("sweep", {"model": "broken_nets:Fixed"}, "has no trainable parameter; give it"),
     # numbers
     ("sweep", {"epochs": "0"}, "epochs='0' is out of range; accepted: a whole number from 1 to 1000000"),
@@ -308,7 +308,7 @@ def places(tmp_path_factory, empty_database) -> dict[str, Path]:
             "class Fixed(nn.Module):\n    def forward(self, x): return x.flatten(1)[:, :10]\n"
             "class Nan(Fixed):\n    def __init__(self): super().__init__(); self.w = nn.Parameter(torch.ones(1))\n"
             "    def forward(self, x): return super().forward(x) * self.w / 0\n"
-            "class Exits(Fixed):\n    def forward(self, x): sys.exit(3)\n"
+            "class Exits(Nan):\n    def forward(self, x): sys.exit(3)\n"
         ),
     }
     (root / "modules").mkdir()

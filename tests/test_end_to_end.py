@@ -129,7 +129,7 @@ def test_sigterm_closes_what_is_open_as_ctrl_c_does(database, environment, elsew
 
 
 def test_a_trial_that_fails_gives_exit_code_1_and_the_others_finish(database, run_here, elsewhere):
-    options = SWEEP | {"model": "tests.networks:RaisesInTraining", "seeds": "0", "baseline": "false"}
+    options = SWEEP | {"model": "tests.networks:RaisesLater", "seeds": "0", "baseline": "false"}
     code, text = run_here(sweep.main, **options)
     assert code == 1
     assert "failed: RuntimeError: no training today" in text

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import sweep
+from regbench import cli
 from regbench.tracking.store import Store
 from tests.conftest import TINY
 
@@ -32,6 +33,16 @@ def test_a_dry_run_imports_torch_once_and_then_remembers(environment, elsewhere)
     assert any(line.startswith("estimated time: ") for line in told[1])
     assert [lines[-1] for lines in told] == ["True False", "False False"]
     assert not list(elsewhere.iterdir())
+
+
+def test_windows_is_told_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as stop:
+        cli.run(sweep.main, [])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: regbench runs on Linux and macOS, not on Windows itself; start it in WSL, Windows' own Linux\n"
+    )
 
 
 @pytest.mark.usefixtures("database")

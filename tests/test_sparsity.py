@@ -125,17 +125,17 @@ def test_rows_of_convolutions_are_filters_and_of_dense_layers_neurons():
 
 
 def test_the_multiplications_of_the_notebooks_network():
-    assert macs.per_image("notebook", 10) == {
+    assert macs.per_image("notebook", 10).weights == {
         "conv1.weight": 16 * 32 * 32 * 3 * 9,  # 0.44 M
         "conv2.weight": 32 * 16 * 16 * 16 * 9,  # 1.18 M
         "l1.weight": 2048 * 1024, "l2.weight": 1024 * 1024, "l3.weight": 1024 * 10,  # 3.16 M
     }  # fmt: skip
-    assert macs.per_image(TINY, 4) == {"body.0.weight": 32 * 32 * 4 * 27, "out.weight": 256 * 4}
+    assert macs.per_image(TINY, 4).weights == {"body.0.weight": 32 * 32 * 4 * 27, "out.weight": 256 * 4}
 
 
 def test_the_speedup_of_the_notebooks_network():
     """The convolutions hold 0.16 % of the weights and a third of the multiplications: that bounds what zeros can save."""
-    counts = macs.per_image("notebook", 10)
+    counts = macs.per_image("notebook", 10).weights
     weights = NotebookCNN().state_dict()
     assert sparsity.speedup(weights, counts) == 1.0
     for name in ("l1.weight", "l2.weight", "l3.weight"):
@@ -168,13 +168,116 @@ class Odd(torch.nn.Module):
 
 def test_the_multiplications_of_other_layers_are_counted_by_their_true_outputs():
     before = torch.get_rng_state()
-    assert macs.per_image("tests.test_sparsity:Odd", 5) == {
+    assert macs.per_image("tests.test_sparsity:Odd", 5).weights == {
         "strided.weight": 8 * 14 * 14 * 3 * 25, "grouped.weight": 4 * 12 * 12 * 2 * 9, "up.weight": 4 * 12 * 12 * 2 * 4,
-        "same.weight": 2 * 2 * 24 * 24 * 24,
+        "same.weight": 2 * 2 * 24 * 24 * 24, "own": 24 * 5,
     }  # fmt: skip
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_network_that_does_not_run_by_itself_has_no_count(caplog):
-    assert macs.per_image("tests.networks:NeedsArgument", 10) == {}
-    assert "tests.networks:NeedsArgument" in caplog.text
+HEADS, WIDTH, PLACES = 4, 64, 16
+
+
+class Attends(torch.nn.Module):
+    """On 16 places of 64 channels; need_weights=False is another kernel."""
+
+    def __init__(self, num_classes: int = 10, need_weights: bool = True) -> None:
+        super().__init__()
+        self.need_weights = need_weights
+        self.attention = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+        self.out = torch.nn.Linear(WIDTH, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)[:, : PLACES * WIDTH].unflatten(1, (PLACES, WIDTH))
+        return self.out(self.attention(x, x, x, need_weights=self.need_weights)[0].mean(1))
+
+
+class AttendsFast(Attends):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes, need_weights=False)
+
+
+@pytest.mark.parametrize("network", ["Attends", "AttendsFast"])
+def test_attention_is_counted_and_only_its_weights_can_be_left_out(network):
+    """Products of images with each other are in both sums of the speed-up: no zero takes them away."""
+    work = macs.per_image(f"tests.test_sparsity:{network}", 10)
+    projections, inside = PLACES * WIDTH * WIDTH, 2 * PLACES * PLACES * WIDTH
+    assert work == macs.Work(
+        {
+            "attention.in_proj_weight": 3 * projections,
+            "attention.out_proj.weight": projections,
+            "out.weight": WIDTH * 10,
+        },
+        inside,
+    )
+    weights = Attends().state_dict()
+    weights["attention.in_proj_weight"].zero_()
+    weights["attention.out_proj.weight"].zero_()
+    left = WIDTH * 10 + inside
+    assert sparsity.speedup(weights, work.weights, work.others) == (4 * projections + left) / left
+
+
+class Remembers(torch.nn.Module):
+    """An LSTM there and back, a GRU cell by cell, and a dense layer with the weight of another."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.both = torch.nn.LSTM(96, 5, bidirectional=True)
+        self.cell = torch.nn.GRUCell(10, 6)
+        self.one, self.other = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.other.weight = self.one.weight
+        self.out = torch.nn.Linear(6, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, _ = self.both(x.transpose(1, 2).flatten(2).transpose(0, 1))
+        h = x.new_zeros(x.shape[1], 6)
+        for step in x[:3]:
+            h = self.cell(step, h)
+        return self.out(self.other(self.one(h)))
+
+
+def test_recurrent_and_shared_weights_are_counted():
+    assert macs.per_image("tests.test_sparsity:Remembers", 10).weights == {
+        "both.weight_ih_l0": 32 * 20 * 96, "both.weight_hh_l0": 32 * 20 * 5,
+        "both.weight_ih_l0_reverse": 32 * 20 * 96, "both.weight_hh_l0_reverse": 32 * 20 * 5,
+        "cell.weight_ih": 3 * 18 * 10, "cell.weight_hh": 3 * 18 * 6, "one.weight": 2 * 36, "out.weight": 60,
+    }  # fmt: skip
+
+
+class Computed(torch.nn.Linear):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(3, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x.mean((2, 3)), self.weight / self.weight.norm(), self.bias)
+
+
+class ByHand(Computed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.mean((2, 3))[:, None] * self.weight).sum(2)
+
+
+class InOneGo(Computed):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.pairs = torch.nn.Bilinear(3, 3, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.mean((2, 3))
+        return self.pairs(h, h)
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        ("tests.test_sparsity:Computed", "addmm takes what is computed from weight"),
+        ("tests.test_sparsity:ByHand", "mul takes weight"),
+        ("tests.test_sparsity:InOneGo", "trilinear takes pairs.weight"),
+        ("tests.networks:NeedsArgument", "it does not run by itself"),
+    ],
+)
+def test_what_cannot_be_told_is_said_and_has_no_speedup(network, why, caplog):
+    macs.per_image.cache_clear()
+    for _ in range(2):
+        assert why in macs.per_image(network, 10).untold
+    assert caplog.text.count("has no theoretical_speedup") == 1 and network in caplog.text

@@ -154,7 +154,7 @@ def choose(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str,
         if name == STACKED:
             from regbench.engine import stacked
 
-            stacked.check(recipe, len(data.classes))
+            stacked.check(recipe, data)
     if backend == RAY:
         return _on_ray(name, jobs, sweep, data, device)
     alone = device != "cpu" or name == STACKED
@@ -186,7 +186,7 @@ def _on_ray(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str
         name = SEQUENTIAL if device == "cpu" else STACKED
         try:
             for recipe in sweep.recipes if name == STACKED else ():
-                stacked.check(recipe, len(data.classes))
+                stacked.check(recipe, data)
         except UserError:
             name = SEQUENTIAL
     return Engine(name, device, ray_cluster.slots(device), 1, RAY)
@@ -200,7 +200,7 @@ def _faster(sweep: Sweep, data: Images, device: str) -> Engine:
 
     try:
         for recipe in sweep.recipes:
-            stacked.check(recipe, len(data.classes))
+            stacked.check(recipe, data)
         trials = [trial for trial in sweep.trials if trial.recipe == sweep.recipes[0]]
         return min(one, many, key=lambda engine: engine.seconds_per_image(trials, data))
     except Exception:  # a network that cannot be stacked, or whose step raises: that is for its trials to tell

@@ -1,20 +1,29 @@
 """What a regularizer does to the inputs of a network's dense layers."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from regbench import models
+from regbench.data.images import Images
+from regbench.engine.randomness import initial_model, seeded
+from regbench.engine.resident import pixels
 from regbench.errors import UserError
+from regbench.sweep import Recipe
 
 
 def attach(model: nn.Module, act: Callable[[Tensor], Tensor]) -> None:
     """Have every dense layer (torch.nn.Linear) of `model` take `act` of its input [N, ...] while it trains."""
 
-    def change(layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]):
-        h = args[0] if args else named["input"]
-        return ((act(h),), {}) if layer.training else None
+    def change(layer: nn.Module, args: tuple, named: dict[str, object]):
+        if not layer.training:
+            return None
+        if args:
+            return (act(args[0]), *args[1:]), named
+        name = next(iter(inspect.signature(layer.forward).parameters))
+        return args, named | {name: act(named[name])}
 
     for layer in layers(model):
         layer.register_forward_pre_hook(change, with_kwargs=True)
@@ -30,14 +39,19 @@ def layers(model: nn.Module) -> list[nn.Linear]:
     return [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
 
-def check(spec: str, num_classes: int, regularizer: str) -> None:
-    """Raise UserError unless the model has a dense layer for a regularizer that acts on the inputs of such."""
-    with torch.random.fork_rng(devices=[]):
-        model = models.build(spec, num_classes)
-    if not layers(model):
+def check(recipe: Recipe, data: Images, regularizer: str) -> None:
+    """Raise UserError unless the recipe's network calls a dense layer, for a regularizer that acts on their inputs."""
+    model = initial_model(recipe.model, len(data.classes), 0)
+    called: list[Tensor] = []
+    attach(model, lambda h: called.append(h) or h)
+    models.set_mode(model, True)
+    with torch.no_grad(), seeded(0):
+        model(pixels(torch.from_numpy(data.train_images[: recipe.batch_size])))
+    if not called:
+        calls = "does not call its" if layers(model) else "has no"
         raise UserError(
-            f"model={spec!r} has no dense layer (torch.nn.Linear) on which reg={regularizer!r} could act; "
-            "take another model, or leave this regularizer out"
+            f"model={recipe.model!r} {calls} dense layer (torch.nn.Linear), on the input of which reg={regularizer!r} "
+            "could act; take another model, or leave this regularizer out"
         )
 
 

@@ -1,11 +1,12 @@
 """K networks as one: every tensor has a leading axis of K trials, and no trial sees another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regbench import models
 from regbench.engine import dense, precision
 from regbench.engine.randomness import initial_model
 from regbench.engine.resident import pixels
@@ -16,7 +17,7 @@ from regbench.sweep import NOTEBOOK, Trial
 class Stack:
     """Any torch.nn.Module, K times, by torch.func.vmap. It must not draw random numbers: their order would depend on K.
 
-    `parameters` (trained) and `state` (all, buffers included) are name -> [K, ...].
+    `parameters` (trained) and `state` (all, buffers included) are name -> [K, ...]; what has several names has its first.
     """
 
     def __init__(self, trials: Sequence[Trial], num_classes: int, device: torch.device) -> None:
@@ -24,23 +25,29 @@ class Stack:
         self.precision, self.device = recipe.precision, device
         self.dtype = precision.dtype(recipe.precision)
         self.conv = grouped
-        models = [initial_model(recipe.model, num_classes, trial.seed).to(device, self.dtype) for trial in trials]
-        parameters, buffers = torch.func.stack_module_state(models)
-        self.model = models[0]
+        alone = [initial_model(recipe.model, num_classes, trial.seed) for trial in trials]
+        for model in alone:
+            models.place(model, device, self.dtype)
+            models.set_mode(model, True)  # some freeze a part there
+        parameters, buffers = torch.func.stack_module_state(alone)
+        self.model = alone[0]
         trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = {name: p.detach().requires_grad_() for name, p in parameters.items() if name in trained}
-        frozen = {name: p.detach() for name, p in parameters.items() if name not in trained}
-        self.state = {
-            name: (self.parameters | frozen | buffers)[name]
-            for name in self.model.state_dict()
-            if name in parameters or name in buffers
-        }
+        self.state = {name: self.parameters.get(name, p.detach()) for name, p in parameters.items()} | buffers
 
     def logits(self, images: Tensor, training: bool) -> Tensor:
         """Return logits [K, N, C] of images uint8 [K, N, 3, 32, 32]."""
-        self.model.train(training)
+        models.set_mode(self.model, training)
         with precision.autocast(self.precision, self.device):
             return self._forward(pixels(images, self.dtype)).to(self.dtype)
+
+    def weights(self, row: int) -> dict[str, Tensor]:
+        """Return copies of the tensors that the network of a row saves, under the names that it gives them."""
+        with torch.no_grad():
+            # in a network, since only that knows its names: shared tensors have several, and some are not saved
+            for name, w in (*self.model.named_parameters(), *self.model.named_buffers()):
+                w.copy_(self.state[name][row])
+        return {name: w.clone() for name, w in models.saved(self.model).items()}
 
     def hide(self, act: Callable[[Tensor], Tensor]) -> None:
         """Have every dense layer take `act` of its inputs [K, N, ...] in training."""
@@ -51,10 +58,17 @@ class Stack:
         return list(torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True))
 
     def _forward(self, x: Tensor) -> Tensor:
-        def one(state: dict[str, Tensor], images: Tensor) -> Tensor:
-            return torch.func.functional_call(self.model, state, (images,))
+        def one(state: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            left = dict(state)
+            logits = torch.func.functional_call(self.model, left, (images,))
+            # into it goes what the network has put in the place of a buffer, instead of changing it
+            return logits, {name: w for name, w in left.items() if w is not state[name]}
 
-        return torch.func.vmap(one, randomness="error")(self.state, x)
+        logits, replaced = torch.func.vmap(one, randomness="error")(self.state, x)
+        with torch.no_grad():
+            for name, w in replaced.items():
+                self.state[name].copy_(w)
+        return logits
 
 
 class NotebookStack(Stack):
@@ -80,43 +94,42 @@ class NotebookStack(Stack):
     def _dense(self, layer: str, x: Tensor) -> Tensor:
         weight, bias = self.state[f"{layer}.weight"], self.state[f"{layer}.bias"]
         if self._fuses():
-            return _Dense.apply(x, weight, bias, self._keep(f"{layer}.weight"))
+            return _Dense.apply(x, weight, bias, self.products, f"{layer}.weight")
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
     def _fuses(self) -> bool:
         # factors of 16 bits cannot be added into a momentum of 32
         return precision.factors(self.precision) == self.dtype
 
-    def _keep(self, name: str) -> Callable[[Tensor, Tensor], None]:
-        def keep(left: Tensor, right: Tensor) -> None:
-            self.products[name] = Product(left, right)
-
-        return keep
-
     def gradients(self, loss: Tensor) -> list[Tensor | Product]:
         if not self._fuses():
             return super().gradients(loss)
         products = {f"{layer}.weight" for layer in self.DENSE}
         others = {name: p for name, p in self.parameters.items() if name not in products}
-        found = dict(zip(others, torch.autograd.grad(loss, list(others.values())), strict=True)) | self.products
-        self.products = {}
+        try:
+            found = dict(zip(others, torch.autograd.grad(loss, list(others.values())), strict=True)) | self.products
+        finally:  # the products of a step that fails are as large as those of another
+            self.products = {}
         return [found[name] for name in self.parameters]
 
 
 class _Dense(torch.autograd.Function):
-    """x [K, N, I], weight [K, O, I], bias [K, O] -> [K, N, O]; the weight's gradient goes to `keep`, as its factors."""
+    """x [K, N, I], weight [K, O, I], bias [K, O] -> [K, N, O]; `products` gets the weight's gradient, as its factors.
+
+    They are put there without their graph: it holds `products`, and Python would not see that one keeps the other alive.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, keep: Callable[[Tensor, Tensor], None]) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, products: dict[str, Product], name: str) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.keep = keep
+        ctx.products, ctx.name = products, name
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None]:
         x, weight = ctx.saved_tensors
-        ctx.keep(grad, x)
-        return grad @ weight, None, grad.sum(1), None
+        ctx.products[ctx.name] = Product(grad.detach(), x.detach())
+        return grad @ weight, None, grad.sum(1), None, None
 
 
 def grouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

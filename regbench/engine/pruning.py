@@ -27,7 +27,8 @@ def curves(
     """
     import torch
 
-    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in (logits, *weights.values())]).all(0).tolist()
+    rows = (logits, *weights.values())
+    finite = torch.stack([x.isfinite().reshape(len(x), x[0].numel()).all(1) for x in rows]).all(0).tolist()
     # a leading axis of K, so that a matrix has three
     matrices = {name: w.detach() for name, w in weights.items() if w.is_floating_point() and w.ndim >= 3}
     if not any(finite) or not matrices:

@@ -1,5 +1,9 @@
-"""What a seed decides: initial weights and batch order, the same on every engine and device; a model's own noise."""
+"""What a seed decides: initial weights and batch order, the same on every engine and device; a model's own noise.
 
+Where torch's random state is seeded for a network, so are Python's and NumPy's: a user's network may draw from them.
+"""
+
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,8 +19,7 @@ ORDER, NOISE, HIDDEN, PRUNING = 1, 2, 3, 4
 
 def initial_model(spec: str, num_classes: int, seed: int) -> nn.Module:
     """Return the model on the CPU with the weights that torch gives it after `torch.manual_seed(seed)`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return models.build(spec, num_classes)
 
 
@@ -28,10 +31,24 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarr
 
 @contextmanager
 def noise(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random state for one epoch of one trial (dropout and the like) and put it back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_state(seed, NOISE, epoch))
+    """Seed the random state for one epoch of one trial (dropout and the like) and put it back afterwards."""
+    with seeded(_state(seed, NOISE, epoch), device):
         yield
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch, on the CPU and on `device`, NumPy and Python for the block, and put their states back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def generators(seeds: Sequence[int], stream: int, epoch: int, device: torch.device) -> list[torch.Generator]:

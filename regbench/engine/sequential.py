@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from regbench import metrics
+from regbench import metrics, models
 from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.engine import checkpoint, dense, precision, pruning
@@ -29,16 +29,28 @@ class Training:
     def __init__(self, trial: Trial, num_classes: int, device: torch.device) -> None:
         self.trial, self.device = trial, device
         self.dtype = precision.dtype(trial.recipe.precision)
-        self.model = initial_model(trial.recipe.model, num_classes, trial.seed).to(device, self.dtype).train()
+        self.model = initial_model(trial.recipe.model, num_classes, trial.seed)
+        models.place(self.model, device, self.dtype)
+        models.set_mode(self.model, True)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.update = Update([p.detach()[None] for p in self.parameters.values()], [trial])
+        self.memory = [p.detach() for p in self.parameters.values()]
+        self.update = Update([w[None] for w in self.memory], [trial])
         if self.update.hides:
             dense.attach(self.model, lambda h: self.update.hide(h[None])[0])
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [N, C] of images uint8 [N, 3, 32, 32]."""
         with precision.autocast(self.trial.recipe.precision, self.device):
-            return self.model(pixels(images, self.dtype)).to(self.dtype)
+            logits = self.model(pixels(images, self.dtype))
+        self._settle()
+        return logits.to(self.dtype)
+
+    def _settle(self) -> None:
+        """Take back what the network has given other memory in its forward (`w.data = ...`): the update has the old."""
+        for p, w in zip(self.parameters.values(), self.memory, strict=True):
+            if p.data_ptr() != w.data_ptr():
+                w.copy_(p.data)
+                p.data = w
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Train on one batch; return its mean cross-entropy, its logits [N, C] and the penalty, all before the update.
@@ -50,6 +62,8 @@ class Training:
         added = self.update.added_loss(logits[None], labels[None])
         objective = loss if added is None else loss + added[0]
         gradients = torch.autograd.grad(objective, list(self.parameters.values()), materialize_grads=True)
+        # of torch.nn.Embedding(sparse=True)
+        gradients = [gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients]
         (penalty,) = self.update([gradient[None] for gradient in gradients])
         self.check()
         return loss.detach(), logits.detach(), penalty if added is None else penalty + added.detach()[0]
@@ -68,9 +82,10 @@ class Training:
 
     def predict(self, images: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits [N, C] of `images` (or of those at `positions`) in evaluation mode, a batch at a time."""
-        self.model.eval()
+        models.set_mode(self.model, False)
         positions = torch.arange(len(images), device=images.device) if positions is None else positions
-        with torch.inference_mode():
+        # not inference_mode: what a network computes here and keeps could not be used in training
+        with torch.no_grad():
             return torch.cat([self.logits(images[part]) for part in positions.split(self.trial.recipe.batch_size)])
 
 
@@ -148,7 +163,7 @@ def _train_one(trial: Trial, data: Resident) -> Iterator[Event]:
         )  # fmt: skip
     yield Trained(
         trial,
-        weights=dict(training.model.state_dict()),
+        weights=models.saved(training.model),
         parameters=tuple(training.parameters),
         train_logits=train_logits,
         train_labels=data.train_labels[train_part],
@@ -165,7 +180,7 @@ def train_epoch(training: Training, epoch: int, data: Resident, train_part: torc
     """Train on the images at `train_part` once; return the metrics of the epoch."""
     start = time.perf_counter()
     trial = training.trial
-    training.model.train()
+    models.set_mode(training.model, True)
     training.update.begin(epoch)
     # sums stay on the device and are read once: waiting for it at each step would idle a GPU
     loss_sum, penalty_sum = (torch.zeros((), dtype=torch.float64, device=data.device) for _ in range(2))

@@ -13,17 +13,17 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from regbench import metrics, regularizers
+from regbench import metrics, models, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine import checkpoint, networks, precision, pruning, remembered, replay
+from regbench.engine import checkpoint, network_check, networks, precision, pruning, remembered, replay, sequential
 from regbench.engine.checkpoint import Checkpoint, Keeper
 from regbench.engine.events import Epoch, Event, Failed, Started, Trained
-from regbench.engine.randomness import batches
+from regbench.engine.randomness import batches, noise
 from regbench.engine.resident import Resident
 from regbench.engine.step import Update
 from regbench.errors import UserError, one_line
-from regbench.sweep import Recipe, Trial
+from regbench.sweep import BASELINE, NOTEBOOK, Recipe, Trial
 
 # a crash loses a stack, so it is no larger than what fills the device
 LARGEST = {"cuda": 128, "cpu": 8}
@@ -136,7 +136,7 @@ class Training:
         """Return a trial's result; `logits` [n, C] of its training and of the test images; see Trained for `pruned`."""
         return Trained(
             self.trials[row],
-            weights={name: w[row].detach().clone() for name, w in self.stack.state.items()},
+            weights=self.stack.weights(row),
             parameters=tuple(self.stack.parameters),
             train_logits=logits[0],
             train_labels=self.data.train_labels[self.train_part[row]],
@@ -223,16 +223,61 @@ def bytes_per_trial(trial: Trial, data: Resident) -> int:
     return 2 * sum(kept.values()) + 4 * sum(w.nbytes for w in stack.state.values())
 
 
-def check(recipe: Recipe, num_classes: int) -> None:
-    """Raise UserError unless the network can be stacked: torch.func.vmap must be able to run it, without randomness."""
-    trials = [Trial(recipe, "none", 0.0, seed) for seed in (0, 1)]
-    try:
-        stack = networks.build(trials, num_classes, torch.device("cpu"))
-        stack.gradients(stack.logits(torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8), training=True).sum())
-    except Exception as error:  # running it runs the user's own code
-        raise UserError(
-            f"engine='stacked' cannot train model={recipe.model!r} ({one_line(error)}); take engine=sequential"
-        ) from error
+def check(recipe: Recipe, data: Images) -> None:
+    """Raise UserError unless a user's own network can be stacked, and is trained there as it is alone.
+
+    torch.func.vmap must be able to run it, without random numbers. What it does not see is found by some steps of both
+    engines: memory that the network assigns to, tensors and numbers that are no parameters and differ between seeds.
+    """
+    if recipe.model == NOTEBOOK:
+        return
+    refused = f"engine='stacked' cannot train model={recipe.model!r}"
+    reason = ""
+    # in the first rounding plays no part; not every network takes it
+    for kind in ("float64", "float32"):
+        try:
+            same = _trains_alike(replace(recipe, precision=kind, lr=min(recipe.lr, 0.01)), data)
+        except Exception as error:  # running it runs the user's own code
+            reason = network_check.reason(error)
+            continue
+        if same:
+            return
+        reason = (
+            "alone it trains to other weights, by what is no parameter and no buffer, or by memory it assigns to one"
+        )
+        break
+    raise UserError(f"{refused} ({reason}); take engine=sequential")
+
+
+def _trains_alike(recipe: Recipe, data: Images) -> bool:
+    """Tell whether two seeds train and predict alike together and alone, on two batches as they will come."""
+    device, trials = torch.device("cpu"), [Trial(recipe, BASELINE, 0.0, seed) for seed in (0, 1)]
+    resident = Resident(data, device)
+    together = Training(trials, resident)
+    alone = [sequential.Training(trial, resident.num_classes, device) for trial in trials]
+    before = [network_check.state(training.model) for training in alone]
+    count = recipe.train_size - recipe.val_size
+    few = min(network_check.batch_sizes(count, recipe.batch_size))
+    for training in (together, *alone):
+        training.update.begin(1)
+    for _ in range(2):
+        chosen = together.train_part[:, :few]
+        together.batch(chosen)
+        for row, training in enumerate(alone):
+            with noise(row, 1, device):
+                training.step(resident.train_images[chosen[row]], resident.train_labels[chosen[row]])
+    for row, training in enumerate(alone):
+        found = {name: w[row].detach() for name, w in together.stack.state.items()}
+        expected = network_check.state(training.model)
+        if found.keys() != expected.keys() or not network_check.changed_alike(found, expected, before[row]):
+            return False
+    predicted = together.predict(resident.train_images, chosen)
+    for row, training in enumerate(alone):
+        if not network_check.close(predicted[row], training.predict(resident.train_images, chosen[row])):
+            return False
+        if models.saved(training.model).keys() != together.stack.weights(row).keys():
+            return False
+    return True
 
 
 def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device, budget: float = 0.5) -> float:

@@ -52,8 +52,9 @@ class Update:
 
     def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
         recipe = trials[0].recipe
-        self.weights = list(weights)
-        self.momenta = [torch.zeros_like(w) for w in weights]
+        # a number is a vector of one: no regularizer needs to know of tensors without dimensions
+        self.weights = [w if w.ndim > 1 else w[:, None] for w in weights]
+        self.momenta = [torch.zeros_like(w) for w in self.weights]
         self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
         self.tau = recipe.lr / (1 - recipe.momentum)
         self.groups = list(groups.of(trials, weights[0]))
@@ -115,6 +116,7 @@ class Update:
     def __call__(self, gradients: Sequence[Tensor | Product]) -> Tensor:
         """Move the weights along their gradients (which are overwritten); return the penalties [K] before the step."""
         penalties = torch.zeros(len(self.weights[0]), dtype=self.weights[0].dtype, device=self.weights[0].device)
+        gradients = list(_writable(gradients, self.weights))  # before any is written to
         with torch.no_grad():
             for weight, momentum, gradient, pieces in zip(
                 self.weights, self.momenta, gradients, self.pieces, strict=True
@@ -159,6 +161,8 @@ class Update:
         A regularizer that is not elementwise gets the whole tensor.
         """
         weight = self.weights[place]
+        if not weight.numel():
+            return
         if weight.device.type != "cpu":
             covering = [group for group in self.groups if group.covers(weight)]
             terms = [Term(group, group.rows, group.column(weight), group.kept[place]) for group in covering]
@@ -174,3 +178,21 @@ class Update:
                 here = None if kept is None else kept[(slice(None), *part)]
                 terms = (Term(group, slice(None), group.column(weight), here),) if covered else ()
                 yield Piece((group.rows, *part), terms)
+
+
+def _writable(gradients: Sequence[Tensor | Product], like: Sequence[Tensor]) -> Iterator[Tensor | Product]:
+    """Give gradients in the shapes of `like`, each with memory of its own, so that all can be written to.
+
+    What is added gets one and the same tensor as its gradient, and what is summed one number for all elements.
+    """
+    taken: set[int] = set()
+    for gradient, weight in zip(gradients, like, strict=True):
+        if isinstance(gradient, Product):
+            yield gradient
+            continue
+        gradient = gradient.view_as(weight)
+        repeats = any(stride == 0 and size > 1 for size, stride in zip(gradient.shape, gradient.stride(), strict=True))
+        if repeats or gradient.untyped_storage().data_ptr() in taken:
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+        taken.add(gradient.untyped_storage().data_ptr())
+        yield gradient

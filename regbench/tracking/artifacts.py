@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from regbench.plotting import defaults
 log = logging.getLogger(__name__)
 COLOUR = "#4477aa"
 MODEL = "model.safetensors"
+LONGEST = 100  # characters of a layer's name
 
 
 def write(
@@ -39,13 +41,26 @@ def write(
     arrays = {str(row["layer"]): weights[row["layer"]].detach().cpu().double().numpy() for row in layers}
     name, output = list(arrays.items())[-1]
     layer = name.removesuffix(".weight")
-    plots = {"histograms": lambda: histograms(arrays, title), layer: lambda: bars(output, f"{title}: {layer}")}
+    plots = {
+        "histograms": lambda: histograms(arrays, title),
+        _file(layer): lambda: bars(output, f"{title}: {_short(layer)}"),
+    }
     for file_name, plot in plots.items():
         try:
             with defaults():
                 plot().savefig(folder / f"{file_name}.png", dpi=100)
         except (ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
             log.warning("%s: %s.png is left out: %s", title, file_name, error)
+
+
+def _file(layer: str) -> str:
+    """Return a layer's name as that of a file: torch allows any character but a dot in it, and any length."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", layer)[:LONGEST]
+    return f"{name}_" if name.lower() == "histograms" else name
+
+
+def _short(layer: str) -> str:
+    return layer if len(layer) <= LONGEST else f"{layer[:LONGEST]}..."
 
 
 def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
@@ -68,7 +83,7 @@ def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
         else:
             axis.text(0.5, 0.5, "no finite weight", transform=axis.transAxes, ha="center")
         axis.set_xlabel("weight")
-        axis.set_title(f"{name} ({w.size:,})", fontsize="medium")
+        axis.set_title(f"{_short(name)} ({w.size:,})", fontsize="medium", parse_math=False)
     for axis in axes[::columns]:
         axis.set_ylabel("count")
     for axis in axes[len(matrices) :]:
@@ -88,5 +103,5 @@ def bars(w: np.ndarray, title: str) -> Figure:
     )
     axis.axhline(0, color="black", linewidth=0.5)
     axis.set(xlabel=f"weight ({w.size:,} in all)", ylabel="value", xlim=(-0.5, w.size - 0.5))
-    axis.set_title(title)
+    axis.set_title(title, parse_math=False)
     return figure

@@ -107,7 +107,7 @@ class Outbox:
                     self._open()
                     result.rename(self.folder / result.name)
                 shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # Windows removes no open file
+                with suppress(OSError):
                     lock.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -197,9 +197,7 @@ def _lock(folder: Path) -> Path:
 
 def _sync(path: Path) -> None:
     """Have the disk keep a file's content, or a folder's list of files."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and keeps their lists by itself
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -67,10 +67,14 @@ def test_a_seed_and_an_epoch_decide_what_is_dropped(recipe, images):
     assert not torch.equal(dropped(1, 1), dropped(2, 1))
 
 
-def test_a_network_without_dense_layers_is_refused():
-    with pytest.raises(UserError, match=r"has no dense layer .* on which reg='dropout' could act"):
-        dense.check("tests.networks:Convolutions", 10, "dropout")
-    dense.check(TINY, 10, "dropout")
+@pytest.mark.parametrize(
+    ("model", "has"),
+    [("tests.networks:Convolutions", "has no"), ("tests.strange_networks:WithoutLinear", "does not call its")],
+)
+def test_a_network_that_calls_no_dense_layer_is_refused(recipe, images, model, has):
+    with pytest.raises(UserError, match=rf"{has} dense layer .* on the input of which reg='dropout' could act"):
+        dense.check(dataclasses.replace(recipe, model=model), images, "dropout")
+    dense.check(recipe, images, "dropout")
 
 
 def test_an_input_given_by_its_name_is_an_input():
@@ -79,6 +83,18 @@ def test_an_input_given_by_its_name_is_an_input():
     h = torch.ones(4, 3)
     assert torch.equal(layer(input=h), layer(h))
     assert torch.equal(layer(h), layer.bias.expand(4, 2))
+
+
+def test_what_else_a_layer_is_given_stays():
+    class Gated(torch.nn.Linear):
+        def forward(self, h, gate, scale=1.0):
+            return super().forward(h) * gate * scale
+
+    layer = Gated(3, 2).train()
+    dense.attach(layer, torch.zeros_like)
+    h, gate = torch.ones(4, 3), torch.tensor(2.0)
+    assert torch.equal(layer(h, gate, scale=3.0), 6 * layer.bias.expand(4, 2))
+    assert torch.equal(layer(gate=gate, h=h), layer(h, gate))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from regbench.engine import sequential
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model
 from regbench.engine.resident import Resident
+from regbench.engine.step import Update
 from regbench.sweep import Recipe, Trial, grid
 from tests.conftest import TINY
 
@@ -165,3 +166,14 @@ def test_the_settings_of_torch_are_put_back(recipe, images):
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
     run([Trial(recipe, "none", 0.0, 0)], images)
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_gradients_that_share_memory_do_not_get_each_others_penalty(recipe):
+    """Of a + b both have one tensor as gradient, and of a sum all elements have one number."""
+    trial = Trial(recipe, "l2", 0.5, 0, "all")
+    w = [torch.full((1, 2, 3), value) for value in (1.0, 2.0, 3.0)]
+    one, many = torch.full((1, 2, 3), 0.25), torch.full((1, 1, 1), 0.25).expand(1, 2, 3)
+    update = Update([tensor.clone() for tensor in w], [trial])
+    update([one, one, many])
+    for tensor, moved in zip(w, update.weights, strict=True):
+        torch.testing.assert_close(moved, tensor - recipe.lr * (0.25 + 2 * 0.5 * tensor))

@@ -1,6 +1,8 @@
 """The stacked engine against the sequential one."""
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -249,11 +251,45 @@ def test_trials_of_several_recipes_go_into_several_stacks(recipe, images):
     assert set(trained(stacked.train(sweep, Resident(images, CPU), 4))) == set(sweep)
 
 
-def test_what_draws_random_numbers_is_refused(recipe):
+def test_what_draws_random_numbers_is_refused(recipe, images):
     with pytest.raises(UserError, match=r"engine='stacked' cannot train model='tests.networks:Noisy' .*sequential"):
-        stacked.check(dataclasses.replace(recipe, model="tests.networks:Noisy"), 4)
-    stacked.check(recipe, 4)
-    stacked.check(dataclasses.replace(recipe, model="notebook"), 4)
+        stacked.check(dataclasses.replace(recipe, model="tests.networks:Noisy"), images)
+    stacked.check(recipe, images)
+    stacked.check(dataclasses.replace(recipe, model="notebook"), images)
+
+
+@pytest.mark.parametrize("model", ["notebook", TINY])
+def test_an_exception_in_backward_leaves_nothing_of_the_stack(recipe, images, model, monkeypatch):
+    """Where memory runs out there, the halves of the stack find it free again."""
+    alive, sizes = [], []
+    make = networks.build
+
+    def build(trials, *rest):
+        gc.collect()
+        assert not [stack for stack in alive if stack() is not None], "an earlier stack is still there"
+        stack = make(trials, *rest)
+        alive.append(weakref.ref(stack))
+        sizes.append(len(trials))
+        forward = stack._forward
+
+        def out_of_memory(_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        def guarded(x):
+            logits = forward(x)
+            if logits.requires_grad and len(trials) > 1:
+                next(iter(stack.parameters.values())).register_hook(out_of_memory)
+            return logits
+
+        stack._forward = guarded
+        return stack
+
+    monkeypatch.setattr(networks, "build", build)
+    recipe = dataclasses.replace(recipe, model=model, epochs=1)
+    trials = [Trial(recipe, "none", 0.0, seed) for seed in (0, 1)]
+    found = trained(stacked.train(trials, Resident(images, CPU), 2))
+    assert set(found) == set(trials)
+    assert sizes == [2, 1, 1]
 
 
 def test_as_many_trials_as_the_memory_takes(recipe, images, monkeypatch):
