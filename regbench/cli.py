@@ -1,7 +1,6 @@
 """What the commands share: parameter types, checks, and errors as one line with exit code 2."""
 
 import importlib.util
-import math
 import os
 import re
 import sys
@@ -10,14 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import numpy as np
 
-from regbench import data, surroundings
+from regbench import data, regularizers, surroundings
 from regbench.data.images import Images
 from regbench.errors import TrackingError, UserError, one_line, without_password
 
 AUTO, ALL = "auto", "all"
-SMALLEST, LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
 MAX_SEEDS = 10_000
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
 MAX_EPOCHS = 1_000_000
@@ -73,11 +70,8 @@ def lams(text: str) -> tuple[float, ...] | None:
         if not NUMBER.fullmatch(item):
             raise UserError(f"lam={text!r}: {item!r} is no number; {accepted}")
         lam = float(item)
-        if not math.isfinite(lam) or lam <= 0:
-            hint = "; for lam 0 take reg=none" if lam == 0 else ""
-            raise UserError(f"lam={text!r}: {item} is not a finite number above 0; {accepted}{hint}")
-        if not SMALLEST <= lam <= LARGEST:
-            raise UserError(f"lam={text!r}: {item} is outside what float32 holds; accepted: 1e-45 to 3e38")
+        if wrong := regularizers.wrong_lam(lam):
+            raise UserError(f"lam={text!r}: {item} {wrong}; {accepted}")
         if lam in found:
             raise UserError(f"lam={text!r}: {item} is given more than once; write it once")
         found.append(lam)
@@ -86,8 +80,6 @@ def lams(text: str) -> tuple[float, ...] | None:
 
 def names(text: str) -> tuple[str, ...]:
     """Return the regularizers of a comma list; raises UserError for an empty list, an unknown name, one given twice."""
-    from regbench import regularizers
-
     found = _items("reg", text, f"accepted: one or more of {regularizers.accepted()}, separated by commas")
     for name in found:
         regularizers.find(name)

@@ -1,11 +1,14 @@
 """What a regularizer promises, as checks: `python -m regbench check pkg.module:Class`, and before a plug-in is trained.
 
 A rule is a function of a class that returns how the class breaks it, "" if it does not. Weights are p [K, ...] as in
-training: matrices, convolutions and, as with scope=all, biases, in float32, without autograd.
+training: matrices, convolutions and, as with scope=all, biases, in float32, without autograd, and views of what is
+trained, so that a hook that only gives the name p to another tensor is seen to do nothing.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,6 +31,24 @@ SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3,
 TAU = 0.1
 DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
 LAM = 1e-3  # of a class that has no grid
+SCALES = (1.0, 0.01, 100.0)  # of weights: a method may leave small or large ones alone,
+LARGE = {"a large matrix": (3, 256, 128)}  # or small layers
+SLOPE = 1e-3  # by which add_grad may differ from the gradient of value, relative to the largest
+
+ALONE = "write one_by_one = True in the class, whose hooks are then called for one trial at a time, K = 1"
+# what to write instead, by what torch says
+HINTS = {
+    r"converted to (a )?(Python )?scalar|Boolean value of Tensor|only one element tensors|only 0-dimensional": (
+        f"lam is [K, 1, ...] and p is [K, ...], of K trials: calculate with them as they are, or {ALONE}"
+    ),
+    r"does not require grad": (
+        "hooks are called without autograd: differentiate p.detach().requires_grad_() in `with torch.enable_grad():`"
+    ),
+    r"(same|expected) device|not compiled with CUDA|no NVIDIA driver|CUDA-capable": (
+        "make tensors where p is, as in torch.zeros(3, device=p.device)"
+    ),
+    r"dtype|scalar type": "make tensors of p's type, as in torch.zeros(3, dtype=p.dtype)",
+}
 
 Rule = Callable[[type[Regularizer]], str]
 
@@ -39,29 +60,54 @@ def check(cls: type[Regularizer]) -> Iterator[tuple[str, str]]:
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 broken = rule(cls)
-        except Exception as error:  # a user's own code: anything can come out of it
-            broken = f"{type(error).__name__}: {one_line(error)}"
+        except (Exception, SystemExit) as error:  # a user's own code: anything can come out of it
+            broken = _told(error)
         yield told, broken
         if broken and rule in FIRST:
             return
 
 
-def require(name: str) -> None:
-    """Raise UserError for the first rule that the regularizer called `name` breaks."""
-    for rule, broken in check(regularizers.find(name)):
+def require(name: str, device: str = "cpu") -> None:
+    """Raise UserError for the first rule that the regularizer called `name` breaks, or if it does not run on `device`."""
+    cls = regularizers.find(name)
+    for rule, broken in check(cls):
         if broken:
             raise UserError(
                 f"reg={name!r} breaks a rule of regularizers: {rule}. Found: {broken}. "
                 f"For all rules: python -m regbench check {name}"
             )
+    if device != "cpu":
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            broken = _first_error(cls, torch.device(device))
+        if broken:
+            raise UserError(f"reg={name!r} does not run on device={device}: {broken}")
+
+
+def has_grid(cls: type[Regularizer]) -> str:
+    """Its lams, if it has any, are different numbers above 0 and less than below."""
+    if getattr(cls, "lams", None) is None:
+        return ""
+    try:
+        regularizers.grid(cls, cls.__name__)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def is_callable(cls: type[Regularizer]) -> str:
     """The class is made without arguments, and its hooks take what they are given."""
-    method = cls()
+    try:
+        method = cls()
+    except TypeError as error:
+        return f"{_told(error)}; it is made as {cls.__name__}(): give arguments a default, and abstract methods a body"
     for hook, names in HOOKS.items():
+        if hook in getattr(method, "__dict__", {}):
+            return f"{hook} is given to the instance; write it as a method of the class"
+        called = getattr(method, hook)
+        if any(kind(called) for kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction)):
+            return f"{hook} is async or yields, so that calling it does nothing; write it without"
         try:
-            inspect.signature(getattr(method, hook)).bind(*names)
+            inspect.signature(called).bind(*names)
         except TypeError as error:
             return f"{hook} is to be called as {hook}({', '.join(names)}): {error}"
     return ""
@@ -69,40 +115,56 @@ def is_callable(cls: type[Regularizer]) -> str:
 
 def runs(cls: type[Regularizer]) -> str:
     """The hooks run on matrices, convolutions and biases, also in float64."""
-    for what, p, g, lam in _cases(cls):
-        for kind in (torch.float32, torch.float64):
-            for hook, given in _arguments(p.to(kind), g.to(kind), lam.to(kind)).items():
-                try:
-                    getattr(cls(), hook)(*given)
-                except Exception as error:
-                    return f"{hook} on {what} in {kind}: {type(error).__name__}: {one_line(error)}"
-    return ""
+    return _first_error(cls, torch.device("cpu"))
 
 
 def acts_in_place(cls: type[Regularizer]) -> str:
     """add_grad changes g, after_step changes p, in place; they return nothing, and no hook changes anything else."""
-    acted = False
-    for what, p, g, lam in _cases(cls):
+    own = {hook for hook in HOOKS if cls.has(hook)}
+    if cls is not regularizers.Unregularized and own <= {"value", "score"}:
+        return _without_hooks(cls, own)
+    acted: set[str] = set()
+    for what, p, g, lam in _cases(cls, SCALES, SHAPES | LARGE):
         method, old_p, old_g, old_lam = cls(), p.clone(), g.clone(), lam.clone()
-        if method.add_grad(p, g, lam) is not None or method.after_step(p.clone(), lam, TAU) is not None:
-            return f"a hook returns something on {what}; write p.mul_(...) or p[...] = ..., and return nothing"
+        returned = _act(method.add_grad, p, g, lam)
         if not torch.equal(p, old_p):
             return f"add_grad changes p on {what}"
         moved = p.clone()
-        method.after_step(moved, lam, TAU)
+        results = (("add_grad", "g", returned), ("after_step", "p", _act(method.after_step, moved, lam, TAU)))
+        for hook, name, found in results:
+            if found is not None:
+                return (
+                    f"{hook} returns a {type(found).__name__} on {what}, which is not used; write {name}.add_(...) or "
+                    f"{name}[...] = ..., and return nothing"
+                )
         given = _network(p)
         kept = [x.clone() for x in given]
         loss, hidden, share, _ = _network_hooks(method, given, p, lam)
-        acted |= not lam.any() or not torch.equal(g, old_g) or not torch.equal(moved, p)
-        acted |= bool(loss.any()) or not torch.equal(hidden, given[0]) or bool(share.any())
-        method.value(p, lam)
+        method.value(p[:], lam)
         if not torch.equal(p, old_p):
             return f"value or score changes p on {what}"
         if not all(torch.equal(x, old) for x, old in zip(given, kept, strict=True)):
             return f"hidden or add_loss changes what it is given on {what}"
         if not torch.equal(lam, old_lam):
             return f"lam is changed on {what}"
-    return "" if acted else "no hook changes anything (names misspelt, or not in place?)"
+        seen = {
+            "add_grad": not torch.equal(g, old_g),
+            "after_step": not torch.equal(moved, p),
+            "add_loss": bool(loss.any()),
+            "hidden": not torch.equal(hidden, given[0]),
+            "share": bool(share.any()),
+        }
+        acted |= {hook for hook, did in seen.items() if did}
+    for hook, name in (("add_grad", "g"), ("after_step", "p")):
+        if hook in own - acted:
+            return (
+                f"{hook} does not change {name}; write {name}.add_(...), {name}.mul_(...) or {name}[...] = ..., since "
+                f"{name} = ... and {name}.data = ... change another tensor, or leave it out"
+            )
+    for hook in ("add_loss", "hidden", "share"):
+        if hook in own - acted:
+            return f"{hook} changes nothing; leave it out"
+    return ""
 
 
 def adds(cls: type[Regularizer]) -> str:
@@ -110,8 +172,8 @@ def adds(cls: type[Regularizer]) -> str:
     for what, p, g, lam in _cases(cls):
         p, g, lam = p.double(), g.double(), lam.double()
         added, both = torch.zeros_like(g), g.clone()
-        cls().add_grad(p, added, lam)
-        cls().add_grad(p, both, lam)
+        _act(cls().add_grad, p, added, lam)
+        _act(cls().add_grad, p, both, lam)
         if not torch.allclose(both, g + added, rtol=1e-6, atol=1e-9 * _size(added)):
             return f"on {what} it is not g plus what a g of zeros becomes"
     return ""
@@ -123,6 +185,8 @@ def has_shapes(cls: type[Regularizer]) -> str:
         for rows in (slice(None), slice(1)):
             here, slope, method = p[rows].clone(), g[rows].clone(), cls()
             shape, some, (h, logits, labels, uniform, chance) = here.shape, lam[rows], _network(here)
+            # of one trial a number without an axis is as good
+            fitting = (shape[:1], ()) if cls.one_by_one else (shape[:1],)
             numbers = {
                 "value": method.value(here, some),
                 "add_loss": method.add_loss(logits, labels, _column(some, logits)),
@@ -131,8 +195,8 @@ def has_shapes(cls: type[Regularizer]) -> str:
             _called(method, here, slope, some)
             for hook, found in numbers.items():
                 if not isinstance(found, Tensor | int | float):
-                    return f"{hook} returns {type(found).__name__} on {what}"
-                if isinstance(found, Tensor) and found.shape != shape[:1]:
+                    return f"{hook} returns {type(found).__name__} on {what}, expected a tensor {list(shape[:1])}"
+                if isinstance(found, Tensor) and found.shape not in fitting:
                     return (
                         f"{hook} returns shape {list(found.shape)} on {what} {list(shape)}, expected {list(shape[:1])}"
                     )
@@ -182,6 +246,8 @@ def is_differentiable(cls: type[Regularizer]) -> str:
 
 def leaves_lam_zero(cls: type[Regularizer]) -> str:
     """A row whose lam is 0 is left bitwise as it is, beside rows that are not."""
+    if cls.one_by_one:  # and its hooks are not called at lam 0
+        return ""
     for what, p, g, lam in _cases(cls):
         lam[1] = 0
         p[1].view(-1)[:2] = 0
@@ -200,21 +266,34 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
 
 def keeps_rows_apart(cls: type[Regularizer]) -> str:
     """A row does not notice what is in the others, not even NaN or infinity."""
+    if cls.one_by_one:
+        return ""
     for what, p, g, lam in _cases(cls):
         before, other_lam = _results(cls(), p, g, lam), lam.clone()
         other_lam[1] = 3 * lam[1]
         for filled in (0.5, torch.nan, torch.inf):
             other_p, other_g = p.clone(), g.clone()
             other_p[1] = other_g[1] = filled
-            after = _results(cls(), other_p, other_g, other_lam)
+            try:
+                after = _results(cls(), other_p, other_g, other_lam)
+            except Exception as error:
+                return (
+                    f"a row of {filled:g} on {what} gives {_told(error)}; make what is not finite finite first, as by "
+                    f"torch.nan_to_num, or {ALONE}"
+                )
             for name, first in before.items():
                 if not torch.equal(first[[0, 2]], after[name][[0, 2]]):
-                    return f"{name} of the other rows changes with a row of {filled:g} on {what}"
+                    return (
+                        f"{name} of the other rows changes with a row of {filled:g} on {what}; do not sum over the first "
+                        f"axis, or {ALONE}"
+                    )
     return ""
 
 
 def is_same_alone(cls: type[Regularizer]) -> str:
     """One trial alone (K = 1) is treated as in a stack."""
+    if cls.one_by_one:
+        return ""
     for what, p, g, lam in _cases(cls):
         together = _results(cls(), p, g, lam)
         for row in range(len(p)):
@@ -222,7 +301,7 @@ def is_same_alone(cls: type[Regularizer]) -> str:
             alone = _results(cls(), p[one], g[one], lam[one])
             for name, first in together.items():
                 if not torch.allclose(first[one], alone[name], rtol=1e-5, atol=1e-6 * _size(first), equal_nan=True):
-                    return f"{name} differs on {what}"
+                    return f"{name} differs on {what}; do not let the number of rows matter, or {ALONE}"
     return ""
 
 
@@ -238,12 +317,37 @@ def is_finite_at_zero(cls: type[Regularizer]) -> str:
 def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
     for what, p, g, lam in _cases(cls):
-        method = cls()
+        method, random = cls(), torch.get_rng_state()
         _results(method, 1 - p, g, lam)
         calls = [_results(m, p, g, lam) for m in (method, method, cls())]
+        if not torch.equal(torch.get_rng_state(), random):
+            return f"torch's random state changes on {what}; hooks must not draw random numbers, nor set the seed"
         for name in calls[0]:
             if not all(torch.equal(a[name], b[name]) for a, b in pairwise(calls)):
                 return f"{name} differs from call to call on {what}; hooks must not draw random numbers or keep a state"
+    return ""
+
+
+def matches_value(cls: type[Regularizer]) -> str:
+    """add_grad adds the gradient of value, where there are both and no after_step that value may be of."""
+    if not (cls.has("add_grad") and cls.has("value")) or cls.has("after_step"):
+        return ""
+    for what, p, g, lam in _cases(cls, (1.0, 0.05)):
+        # away from 0, where |w| has no gradient
+        p, lam, added = p.double() + 0.01 * p.double().sign(), lam.double(), torch.zeros_like(g).double()
+        expected = _slope(cls(), p, lam)
+        if expected is None:
+            continue
+        _act(cls().add_grad, p, added, lam)
+        # the rows have lams of their own
+        allowed = SLOPE * expected.abs().flatten(1).amax(1).view(lam.shape)
+        wrong = (added - expected).abs() > allowed
+        if wrong.any():
+            place = tuple(wrong.nonzero()[0])
+            return (
+                f"on {what} add_grad adds {added[place].item():g} at a weight of {p[place].item():g}, where value rises "
+                f"by {expected[place].item() + 0.0:g} per 1; correct one of them, or leave value out"
+            )
     return ""
 
 
@@ -252,19 +356,19 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
     if not cls.elementwise:
         return ""
     for what, p, g, lam in _cases(cls):
-        whole, part, rest = (
-            _results(cls(), p[:, rows], g[:, rows], lam) for rows in (slice(None), slice(2), slice(2, None))
-        )
-        for name in ("p", "g"):
-            if not torch.allclose(whole[name][:, :2], part[name], rtol=1e-5, atol=1e-6 * _size(whole[name])):
-                return f"{name} of the first two rows differs on {what}; leave elementwise out"
-        if not torch.allclose(whole["value"], part["value"] + rest["value"], rtol=1e-4, equal_nan=True):
+        whole, parted, added, values = _results(cls(), p, g, lam), p.clone(), g.clone(), []
+        for rows in (slice(2), slice(2, None)):
+            values.append(torch.as_tensor(_called(cls(), parted[:, rows], added[:, rows], lam), dtype=p.dtype))
+        for name, found in (("p", parted), ("g", added)):
+            if not torch.allclose(whole[name], found, rtol=1e-5, atol=1e-6 * _size(whole[name])):
+                return f"{name} differs on {what} if it comes in two parts; leave elementwise out"
+        if not torch.allclose(whole["value"], sum(values), rtol=1e-4, equal_nan=True):
             return f"value is not the sum of those of two parts on {what}; leave elementwise out"
     return ""
 
 
 # without these the others would only repeat what is wrong
-FIRST = (is_callable, runs, has_shapes)
+FIRST = (has_grid, is_callable, runs, has_shapes)
 RULES: tuple[Rule, ...] = (
     *FIRST,
     acts_in_place,
@@ -276,18 +380,27 @@ RULES: tuple[Rule, ...] = (
     is_same_alone,
     is_finite_at_zero,
     is_deterministic,
+    matches_value,
     is_elementwise_if_it_says_so,
 )
 
 
-def _cases(cls: type[Regularizer]) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-    """Yield words, p, g and lam [K, 1, ...] of each shape; lams are the smallest, middle and largest of the grid."""
-    lams = sorted(getattr(cls, "lams", None) or (LAM,))
-    strengths = [float(lams[0]), float(lams[len(lams) // 2]), float(lams[-1])]
+def _cases(
+    cls: type[Regularizer], scales: Sequence[float] = (1.0,), shapes: Mapping[str, tuple[int, ...]] = SHAPES
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Yield words, p, g and lam [K, 1, ...] of each scale and shape; lams are the least, middle and largest of the grid.
+
+    Where a class takes one trial at a time, K is 1 and each of the lams comes by itself.
+    """
+    lams = (LAM,) if getattr(cls, "lams", None) is None else sorted(regularizers.grid(cls, cls.__name__))
+    strengths = [lams[0], lams[len(lams) // 2], lams[-1]]
     generator = torch.Generator().manual_seed(0)
-    for what, shape in SHAPES.items():
-        p, g = (torch.randn(shape, generator=generator) for _ in range(2))
-        yield what, p, g, torch.tensor(strengths).view(-1, *(1,) * (len(shape) - 1))
+    for scale in scales:
+        for what, shape in shapes.items():
+            p, g = (torch.randn(shape, generator=generator) for _ in range(2))
+            lam = torch.tensor(strengths).view(-1, *(1,) * (len(shape) - 1))
+            for rows in [slice(row, row + 1) for row in range(3)] if cls.one_by_one else [slice(None)]:
+                yield what, scale * p[rows], g[rows].clone(), lam[rows].clone()
 
 
 def _arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
@@ -304,12 +417,69 @@ def _arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
     }
 
 
+def _first_error(cls: type[Regularizer], device: torch.device) -> str:
+    """Return the first error of any hook on tensors there, and which and where; "" if there is none."""
+    for what, p, g, lam in _cases(cls):
+        for kind in (torch.float32, torch.float64):
+            given = (x.to(device, kind) for x in (p, g, lam))
+            for hook, arguments in _arguments(*given).items():
+                try:
+                    _act(getattr(cls(), hook), *arguments)
+                except (Exception, SystemExit) as error:
+                    return f"{hook} on {what} in {kind}: {_told(error)}"
+    return ""
+
+
+def _without_hooks(cls: type[Regularizer], own: set[str]) -> str:
+    """Say what a class that cannot change anything should have."""
+    if "value" in own:
+        return (
+            "value is only for the log; write add_grad(self, p, g, lam) too, which adds its gradient to g in place, as "
+            "in g.addcmul_(p.sign(), lam) where value is lam * sum |p|; docs/your-regularizer.md has it by autograd"
+        )
+    names = [name for name in dir(cls) if not hasattr(Regularizer, name) and callable(getattr(cls, name))]
+    found = f"it has {', '.join(names)}" if names else "it has no methods"
+    return f"no hook changes anything (names misspelt?): {found}; hooks are {', '.join(HOOKS)}"
+
+
+def _act(hook: Callable, *given: object) -> object:
+    """Call a hook on views, as a training step does; return what it returns, None for one of the views themselves."""
+    views = [x[:] if isinstance(x, Tensor) else x for x in given]
+    found = hook(*views)
+    return None if any(found is view for view in views) else found
+
+
 def _called(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> Tensor | float:
     """Call the hooks as a training step does, in place; return the value."""
-    value = method.value(p, lam)
-    method.add_grad(p, g, lam)
-    method.after_step(p, lam, TAU)
+    value = method.value(p[:], lam)
+    _act(method.add_grad, p, g, lam)
+    _act(method.after_step, p, lam, TAU)
     return value
+
+
+def _slope(method: Regularizer, p: Tensor, lam: Tensor) -> Tensor | None:
+    """Return the gradient of value at p, float64, by autograd or else by differences; None where value is 0 or float32."""
+    value = method.value(p, lam)
+    if not torch.as_tensor(value).any() or getattr(value, "dtype", None) == torch.float32:
+        return None
+    try:
+        with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
+            q = p.clone().requires_grad_()
+            (found,) = torch.autograd.grad(torch.as_tensor(method.value(q, lam)).sum(), q)
+            return found
+    except Exception:  # value is for the log: it may do what autograd does not know
+        columns = range(p[0].numel())
+        return torch.stack([_difference(method, p, lam, column) for column in columns], 1).view_as(p)
+
+
+def _difference(method: Regularizer, p: Tensor, lam: Tensor, column: int, step: float = 1e-6) -> Tensor:
+    """Return the slope [K] of value along one weight of each row."""
+    values = []
+    for sign in (1, -1):
+        moved = p.clone()
+        moved.flatten(1)[:, column] += sign * step
+        values.append(torch.as_tensor(method.value(moved, lam), dtype=p.dtype).expand(len(p)))
+    return (values[0] - values[1]) / (2 * step)
 
 
 def _network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -319,9 +489,9 @@ def _network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """
     h = p[:, None].clone() if p.ndim < 3 else p.clone()
     logits = h.flatten(2)
-    labels = torch.arange(logits.shape[1]).expand(len(p), -1) % logits.shape[2]
+    labels = torch.arange(logits.shape[1], device=p.device).expand(len(p), -1) % logits.shape[2]
     generator = torch.Generator().manual_seed(1)
-    uniform, chance = (torch.rand(x.shape[1:], generator=generator).expand(x.shape) for x in (h, p))
+    uniform, chance = (torch.rand(x.shape[1:], generator=generator).to(x.device).expand(x.shape) for x in (h, p))
     return h, logits, labels, uniform, chance
 
 
@@ -345,6 +515,13 @@ def _results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> dict[str
     value = _called(method, p, g, lam.clone())
     value = torch.as_tensor(value, dtype=p.dtype).expand(len(p))
     return {"p": p, "g": g, "value": value, "loss": loss, "hidden": hidden, "share": share, "score": score}
+
+
+def _told(error: BaseException) -> str:
+    """Return an error on one line, with what to write instead where that is known."""
+    text = f"{type(error).__name__}: {one_line(error)}"
+    hints = [hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.IGNORECASE)]
+    return f"{text} ({hints[0]})" if hints else text
 
 
 def _size(x: Tensor) -> float:

@@ -30,6 +30,16 @@ def tags() -> dict[str, str]:
     return found
 
 
+def processor() -> str:
+    """Return the model of this machine's processor, or its architecture where the model is not told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
+
+
 def _git(*args: str) -> str | None:
     """Return what git prints about this project's own checkout; None without git or outside a checkout."""
     root = Path(__file__).resolve().parent.parent

@@ -1,16 +1,61 @@
 """A user's own classes, by import path."""
 
 import importlib
+import inspect
+from operator import attrgetter
+from pathlib import PurePosixPath
+from types import ModuleType
 
 from regbench.errors import UserError, one_line
 
 
 def by_path(option: str, spec: str, accepted: str) -> object:
-    """Return what `spec`, pkg.module:Name, names; raises UserError if it is no such path or cannot be imported."""
-    module, colon, name = spec.partition(":")
+    """Return what `spec`, pkg.module:Name or pkg.module:Outer.Inner, names.
+
+    Raises UserError if it is no such path, cannot be imported, or names nothing there.
+    """
+    module, colon, name = spec.rpartition(":")
     if not (colon and module and name):
         raise UserError(f"{option}={spec!r} is unknown; {accepted}")
+    if is_file(module):
+        raise UserError(f"{option}={spec!r} is the path of a file; write {for_file(module, name)}")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # importing runs the user's own code: anything can come out of it
-        raise UserError(f"{option}={spec!r} cannot be imported ({one_line(error)}); {accepted}") from error
+        found = importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing runs the user's own code: anything can come out of it
+        raise UserError(f"{option}={spec!r} cannot be imported ({_why(module, error)}); {accepted}") from error
+    try:
+        return attrgetter(name)(found)
+    except Exception as error:
+        raise UserError(f"{option}={spec!r} cannot be imported ({_without(found, name)}); {accepted}") from error
+
+
+def is_file(text: str) -> bool:
+    """Tell whether `text` is how a file is named, and not a module."""
+    return text.endswith(".py") or "/" in text or "\\" in text
+
+
+def for_file(path: str, name: str) -> str:
+    """Say what to write instead of a file's path for what is called `name` in it."""
+    place = PurePosixPath(path.replace("\\", "/"))
+    folder = "that folder" if place.parent == PurePosixPath() else place.parent
+    return f"{place.name.removesuffix('.py')}:{name}, started in {folder} or with PYTHONPATH={folder}"
+
+
+def _why(module: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if module == error.name or module.startswith(f"{error.name}."):
+            return f"{one_line(error)}; start in the folder that it is in, or with PYTHONPATH=that folder"
+        return f"{one_line(error)}, which {module} imports"
+    if isinstance(error, SystemExit):
+        return f"{module} ends Python with {error.code} when it is imported; put that under if __name__ == '__main__'"
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def _without(module: ModuleType, name: str) -> str:
+    """Say that a module has no `name`, which of its files that is, and which classes it has."""
+    file = getattr(module, "__file__", None)
+    own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
+    classes = f"; its classes: {', '.join(own[:5])}" if own else ""
+    return f"module {module.__name__!r} has no attribute {name!r}: it is {file or 'a folder'}{classes}"

@@ -61,7 +61,7 @@ def launch(
         if regularizers.is_plugin(reg):
             from regbench import contract
 
-            contract.require(reg)
+            contract.require(reg, place or "cpu")
     if model != NOTEBOOK:
         from regbench import models
 

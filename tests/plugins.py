@@ -1,5 +1,10 @@
 """Regularizers that tests name by import path: some that work, and one for each rule that can be broken."""
 
+import abc
+import functools
+from typing import ClassVar
+
+import numpy as np
 import torch
 
 from regbench.regularizers import L1, OneShot, Regularizer
@@ -212,6 +217,325 @@ class PrunesAndMoves(OneShot):
 
     def after_step(self, p, lam, tau):
         p.add_(tau * lam)
+
+
+class PenaltyAlone(Regularizer):
+    """As one writes it for autograd."""
+
+    def value(self, p, lam):
+        return lam.flatten() * p.abs().flatten(1).sum(1)
+
+
+class Misspelt(Regularizer):
+    def add_gradient(self, p, g, lam):
+        g.add_(lam * p)
+
+
+class AssignsData(Regularizer):
+    def after_step(self, p, lam, tau):
+        p.data = p.data * (1 - lam)
+
+
+class SetsStorage(Regularizer):
+    def after_step(self, p, lam, tau):
+        p.set_(p * (1 - lam))
+
+
+class AssignsGradient(L1):
+    """Another hook acts, but this one does not."""
+
+    def add_grad(self, p, g, lam):
+        g = g + lam * p
+
+    def after_step(self, p, lam, tau):
+        p.mul_(1 - tau * lam)
+
+
+class ReturnsData(Regularizer):
+    def add_grad(self, p, g, lam):
+        g.data = g + lam * p
+        return g.sum()
+
+
+class Asynchronous(Regularizer):
+    async def add_grad(self, p, g, lam):
+        g.add_(lam * p)
+
+
+class Yields(Regularizer):
+    def add_grad(self, p, g, lam):
+        yield g.add_(lam * p)
+
+
+class HookOfInstance(Regularizer):
+    def __init__(self):
+        self.hidden = lambda h, lam, uniform: h * (1 - lam)
+
+
+class Abstract(Regularizer, abc.ABC):
+    @abc.abstractmethod
+    def force(self, p): ...
+
+
+class KeywordOnly(Regularizer):
+    def add_grad(self, p, g, *, lam):
+        g.add_(lam * p)
+
+
+class FloatOfLam(Regularizer):
+    lams = (1e-4, 1e-3)
+
+    def add_grad(self, p, g, lam):
+        g.add_(p, alpha=float(lam))
+
+
+class ConditionOnLam(Regularizer):
+    def add_grad(self, p, g, lam):
+        if lam > 0:
+            g.add_(lam * p)
+
+
+class ItemOfLam(Regularizer):
+    def add_grad(self, p, g, lam):
+        g.add_(p, alpha=lam.item())
+
+
+class WithoutEnabling(PenaltyAlone):
+    def add_grad(self, p, g, lam):
+        q = p.detach().requires_grad_()
+        g.add_(torch.autograd.grad(self.value(q, lam).sum(), q)[0])
+
+
+class DoubleOnly(Regularizer):
+    def add_grad(self, p, g, lam):
+        g.add_(lam * (p.flatten(1) @ torch.eye(p[0].numel(), dtype=torch.float64)).view_as(p))
+
+
+class Elsewhere(Regularizer):
+    """Makes a tensor where torch makes them by default, and not where p is."""
+
+    lams = (1e-3,)
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p + torch.zeros(p.shape, dtype=p.dtype))
+
+
+class Exits(Regularizer):
+    def add_grad(self, p, g, lam):
+        raise SystemExit(3)
+
+
+class SetsSeed(Regularizer):
+    def add_grad(self, p, g, lam):
+        torch.manual_seed(0)
+        g.add_(lam * torch.rand(p.shape[1:], dtype=p.dtype))
+
+
+class ChangesLam(Regularizer):
+    def add_grad(self, p, g, lam):
+        g.add_(p * lam.mul_(2))
+
+
+class Cholesky(Regularizer):
+    """Raises for all if one of them is not finite."""
+
+    lams = (1e-3,)
+
+    def add_grad(self, p, g, lam):
+        if p.ndim == 3:
+            factor = torch.linalg.cholesky(p @ p.mT + torch.eye(p.shape[1], dtype=p.dtype))
+            g.add_(lam * torch.linalg.solve(factor, p))
+
+
+class WrongSign(PenaltyAlone):
+    def add_grad(self, p, g, lam):
+        g.sub_(lam * p.sign())
+
+
+class HalfOfIt(PenaltyAlone):
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p.sign() / 2)
+
+
+class WrongBeyondOne(Regularizer):
+    """Of min(|w|, 1), without the minimum."""
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p.sign())
+
+    def value(self, p, lam):
+        return lam.flatten() * p.abs().clamp(max=1).flatten(1).sum(1)
+
+
+class WrongSignInNumpy(WrongSign):
+    def value(self, p, lam):
+        return torch.from_numpy((lam.numpy() * np.abs(p.numpy())).reshape(len(p), -1).sum(1))
+
+
+class Flattens(Regularizer):
+    """Views what it is given as [K, n]."""
+
+    def add_grad(self, p, g, lam):
+        g.view(len(p), -1).add_(lam.view(len(p), -1) * p.view(len(p), -1))
+
+
+class ViewsOfParts(Regularizer):
+    """Elementwise, and so called with parts of a tensor, which cannot be viewed as a vector."""
+
+    elementwise = True
+
+    def after_step(self, p, lam, tau):
+        p.view(-1).copy_((p * (1 - tau * lam)).flatten())
+
+
+class ByAutograd(PenaltyAlone):
+    lams = (1e-4, 1e-3)
+
+    def add_grad(self, p, g, lam):
+        with torch.enable_grad():
+            q = p.detach().requires_grad_()
+            g.add_(torch.autograd.grad(self.value(q, lam).sum(), q)[0])
+
+
+class InNumpy(ByAutograd):
+    def add_grad(self, p, g, lam):
+        g += torch.from_numpy(lam.numpy() * np.sign(p.numpy()))
+
+    @torch.no_grad()
+    def value(self, p, lam):
+        return torch.from_numpy((lam.numpy() * np.abs(p.numpy())).reshape(len(p), -1).sum(1))
+
+
+class Reweighted(Regularizer):
+    """Its value is differentiated as if the weight of each |w| were fixed."""
+
+    lams = (1e-4, 1e-3)
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p.sign() / (p.abs() + 0.1))
+
+    def value(self, p, lam):
+        return lam.flatten() * (p.abs() / (p.detach().abs() + 0.1)).flatten(1).sum(1)
+
+
+def _decay(p, lam, tau, power):
+    p.data.mul_((1 - tau * lam) ** power)
+
+
+class Chains(Regularizer):
+    """Hooks that are no plain methods; one returns what it changed."""
+
+    lams = np.array([1e-4, 1e-3], dtype=np.float32)
+
+    @staticmethod
+    def add_grad(weights, gradient, *rest):
+        return gradient.add_(rest[0] * weights)
+
+    def hidden(self, h, lam, uniform):
+        return h * (1 - lam)
+
+    after_step = functools.partial(_decay, power=2)
+
+
+class LargeOnly(Regularizer):
+    def add_grad(self, p, g, lam):
+        if p[0].numel() > 1000:
+            g.add_(lam * p)
+
+
+class Box(Regularizer):
+    """Acts on no weight of usual size."""
+
+    lams = (0.1,)
+
+    def after_step(self, p, lam, tau):
+        bound = 1 / lam.clamp(min=1e-12)
+        p.copy_(p.clamp(-bound, bound))
+
+
+class Nuclear(Regularizer):
+    """Penalty lam * sum of singular values, of one network at a time."""
+
+    lams = (1e-4, 1e-3)
+    one_by_one = True
+
+    def add_grad(self, p, g, lam):
+        if p.ndim > 2:
+            left, _, right = torch.linalg.svd(p[0].flatten(1), full_matrices=False)
+            g[0].add_((left @ right).view_as(g[0]), alpha=lam.item())
+
+    def value(self, p, lam):
+        return lam.item() * torch.linalg.matrix_norm(p[0].flatten(1), "nuc") if p.ndim > 2 else 0.0
+
+
+class Outer:
+    class Inner(L1):
+        """Named by a path with a dot behind the colon."""
+
+
+class AsList(L1):
+    lams: ClassVar = [1e-4, 1e-3]
+
+
+class AsArray(L1):
+    lams = np.array([1e-4, 1e-3], dtype=np.float32)
+
+
+class AsTensor(L1):
+    lams = torch.tensor([1e-4, 1e-3])
+
+
+class AsTexts(L1):
+    lams = ("1e-4", "1e-3")
+
+
+class AsRange(L1):
+    lams = range(1, 4)
+
+
+class AsGenerator(L1):
+    lams = (10.0**power for power in (-4, -3))
+
+
+class AsText(L1):
+    lams = "123"
+
+
+class AsNumber(L1):
+    lams = 1e-3
+
+
+class AsDict(L1):
+    lams: ClassVar = {1e-3: "small"}
+
+
+class AsProperty(L1):
+    @property
+    def lams(self):
+        return (1e-3,)
+
+
+class Empty(L1):
+    lams = ()
+
+
+class WithZero(L1):
+    lams = (0, 1e-3)
+
+
+class Twice(L1):
+    lams = (1e-3, 0.001)
+
+
+class TooSmall(L1):
+    lams = (1e-3, 1e-40)
+
+
+class BelowText(L1):
+    below = "1"
+
+
+instance = AsList()
 
 
 def not_a_class():

@@ -5,9 +5,15 @@ from regbench.errors import UserError
 from regbench.regularizers import L1
 from tests import plugins
 
+# as people write them
+FINE = (
+    *("Log", "WithoutLams", "ByAutograd", "InNumpy", "Reweighted", "Chains", "LargeOnly", "Box", "Nuclear", "Flattens"),
+    *("AsArray", "AsTensor", "AsRange"),
+)
 
-@pytest.mark.parametrize("name", [*regularizers.REGISTRY, "tests.plugins:Log", "tests.plugins:WithoutLams"])
-def test_what_is_packaged_keeps_every_rule(name):
+
+@pytest.mark.parametrize("name", [*regularizers.REGISTRY, *(f"tests.plugins:{name}" for name in FINE)])
+def test_what_works_keeps_every_rule(name):
     told = list(contract.check(regularizers.find(name)))
     assert len(told) == len(contract.RULES)
     assert not [rule for rule, broken in told if broken]
@@ -28,8 +34,44 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.WrongHook, contract.is_callable, "after_step is to be called as after_step(p, lam, tau)"),
         (plugins.Raises, contract.runs, "add_grad on a matrix in torch.float32: ValueError: never"),
         (plugins.MatricesOnly, contract.runs, "on a convolution in torch.float32: ValueError"),
-        (plugins.NotInPlace, contract.acts_in_place, "no hook changes anything"),
-        (plugins.Returns, contract.acts_in_place, "a hook returns something"),
+        (plugins.BadLams, contract.has_grid, "has -1 in its lams"),
+        (plugins.BelowText, contract.has_grid, "has below='1'"),
+        (plugins.Abstract, contract.is_callable, "it is made as Abstract(): give arguments a default"),
+        (plugins.KeywordOnly, contract.is_callable, "add_grad is to be called as add_grad(p, g, lam): too many"),
+        (plugins.HookOfInstance, contract.is_callable, "hidden is given to the instance"),
+        (plugins.Asynchronous, contract.is_callable, "add_grad is async or yields"),
+        (plugins.Yields, contract.is_callable, "add_grad is async or yields"),
+        (plugins.FloatOfLam, contract.runs, "lam is [K, 1, ...] and p is [K, ...], of K trials"),
+        (plugins.ItemOfLam, contract.runs, "or write one_by_one = True in the class"),
+        (plugins.ConditionOnLam, contract.runs, "or write one_by_one = True in the class"),
+        (plugins.WithoutEnabling, contract.runs, "in `with torch.enable_grad():`"),
+        (plugins.DoubleOnly, contract.runs, "make tensors of p's type"),
+        (plugins.Exits, contract.runs, "add_grad on a matrix in torch.float32: SystemExit: 3"),
+        (plugins.NotInPlace, contract.acts_in_place, "after_step does not change p; write p.add_(...)"),
+        (plugins.AssignsData, contract.acts_in_place, "after_step does not change p; write p.add_(...)"),
+        (plugins.SetsStorage, contract.acts_in_place, "after_step does not change p; write p.add_(...)"),
+        (plugins.AssignsGradient, contract.acts_in_place, "add_grad does not change g; write g.add_(...)"),
+        (plugins.Returns, contract.acts_in_place, "after_step returns a Tensor on a matrix, which is not used"),
+        (plugins.ReturnsData, contract.acts_in_place, "add_grad returns a Tensor on a matrix, which is not used"),
+        (
+            plugins.PenaltyAlone,
+            contract.acts_in_place,
+            "value is only for the log; write add_grad(self, p, g, lam) too",
+        ),
+        (plugins.Misspelt, contract.acts_in_place, "it has add_gradient; hooks are add_grad, after_step"),
+        (plugins.ChangesLam, contract.acts_in_place, "lam is changed"),
+        (plugins.Cholesky, contract.keeps_rows_apart, "a row of nan on a matrix gives _LinAlgError"),
+        (plugins.Cholesky, contract.keeps_rows_apart, "torch.nan_to_num, or write one_by_one = True"),
+        (plugins.SetsSeed, contract.is_deterministic, "must not draw random numbers, nor set the seed"),
+        (
+            plugins.WrongSign,
+            contract.matches_value,
+            "add_grad adds 0.001 at a weight of -1.13584, where value rises by -",
+        ),
+        (plugins.WrongSignInNumpy, contract.matches_value, "where value rises by -0.001 per 1; correct one of them"),
+        (plugins.HalfOfIt, contract.matches_value, "add_grad adds -0.0005 at a weight"),
+        (plugins.WrongBeyondOne, contract.matches_value, "where value rises by 0 per 1"),
+        (plugins.ViewsOfParts, contract.is_elementwise_if_it_says_so, "view size is not compatible"),
         (plugins.ChangesWeightsEarly, contract.acts_in_place, "add_grad changes p"),
         (plugins.Overwrites, contract.adds, "it is not g plus"),
         (plugins.SumOfAll, contract.has_shapes, "value returns shape [] on a matrix [3, 6, 5], expected [3]"),
@@ -62,6 +104,14 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
 def test_each_rule_is_found_broken(cls, rule, how):
     broken = dict(contract.check(cls))
     assert how in broken[rule.__doc__.rstrip(".")]
+
+
+def test_a_hook_is_run_where_it_will_be():
+    """No GPU is needed: what is on the meta device goes with nothing that is on the CPU."""
+    contract.require("tests.plugins:Log", "meta")
+    contract.require("tests.plugins:Elsewhere")
+    with pytest.raises(UserError, match=r"Elsewhere' does not run on device=meta: add_grad on a matrix .*where p is"):
+        contract.require("tests.plugins:Elsewhere", "meta")
 
 
 def test_every_rule_has_words():
@@ -119,4 +169,4 @@ def test_what_raises_while_it_is_made_is_told(monkeypatch):
         def __init__(self):
             raise OSError("no such file")
 
-    assert [how for _, how in contract.check(Fails)] == ["OSError: no such file"]
+    assert [how for _, how in contract.check(Fails)] == ["", "OSError: no such file"]

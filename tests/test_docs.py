@@ -38,7 +38,7 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
     assert "broken" not in told
 
 
-@pytest.mark.parametrize("name", ["others:Shake", "others:EvenPruning"])
+@pytest.mark.parametrize("name", ["more:Spread", "more:Nuclear", "others:Shake", "others:EvenPruning"])
 def test_the_pages_other_classes_keep_every_rule(folder, name):
     assert not [rule for rule, broken in contract.check(regularizers.find(name)) if broken]
 

@@ -12,7 +12,7 @@ from regbench.regularizers import registry
 from regbench.sweep import Recipe, Trial, grid
 from regbench.tracking.store import Store
 from tests.conftest import TINY
-from tests.plugins import Log
+from tests.plugins import Log, Outer
 
 RECIPE = Recipe("x", "f" * 64, train_size=100, val_size=10)
 LOG = "tests.plugins:Log"
@@ -40,6 +40,22 @@ def test_a_regularizer_is_found_by_import_path():
     trials = grid(RECIPE, [LOG, "l1"], None, [0]).trials
     assert [trial.name for trial in trials[:2]] == ["none seed=0", f"{LOG} lam=1e-5 seed=0"]
     assert len(trials) == 1 + 3 + 7
+    assert regularizers.find("tests.plugins:Outer.Inner") is Outer.Inner
+
+
+def test_a_grid_is_a_tuple_list_array_tensor_or_range():
+    for name in ("AsList", "AsArray", "AsTensor", "AsTexts"):
+        assert regularizers.own_lams(f"tests.plugins:{name}") == (1e-4, 1e-3), name
+    assert regularizers.own_lams("tests.plugins:AsRange") == (1.0, 2.0, 3.0)
+
+
+def test_the_least_and_largest_lam_are_those_that_the_message_gives():
+    wrong = regularizers.wrong_lam(1e-45)
+    least, largest = map(float, re.search(r"([\de.-]+) to ([\de.-]+)$", wrong).groups())
+    for lam in (least, largest):
+        assert not regularizers.wrong_lam(lam)
+    for lam in (least / 1.1, largest * 1.1, 0.0, -1.0, float("nan"), float("inf")):
+        assert regularizers.wrong_lam(lam), lam
 
 
 @pytest.mark.usefixtures("installed")

@@ -408,3 +408,66 @@ def test_what_is_a_share_must_be_below_one(name, lam):
     regularizers.check_lam(name, 0.99)
     with pytest.raises(UserError, match=rf"lam={lam:g} is too large for reg='{name}'; accepted: .* below 1"):
         regularizers.check_lam(name, lam)
+
+
+def test_one_gradient_of_two_weights_is_not_regularized_twice():
+    """Autograd gives one and the same tensor for both of u + v, and views of one where they differ in shape."""
+    for shape in ((1, 3, 4), (1, 12)):
+        u, v = torch.ones(1, 3, 4), -torch.ones(shape)
+        shared = torch.zeros(1, 3, 4)
+        Update([u, v], [trial("l1", 1.0)])([shared, shared.view(shape)])
+        assert torch.equal(u, torch.full_like(u, 0.9))
+        assert torch.equal(v, torch.full_like(v, -0.9 if len(shape) > 2 else -1.0))
+
+
+@pytest.mark.parametrize("name", ["l1", "l1_prox", "tests.plugins:Flattens"])
+def test_gradients_come_to_hooks_in_plain_order(name):
+    """They may be expanded, or in channels-last order, as those of convolutions on a CPU are."""
+    moved = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        w = torch.linspace(-1, 1, 54).view(1, 2, 3, 3, 3)
+        g = torch.linspace(-2, 3, 54).view(2, 3, 3, 3).contiguous(memory_format=layout)[None]
+        for gradient in (g, torch.ones(1, 1, 1, 1, 1).expand(w.shape)):
+            update = Update([w], [trial(name, 0.1)])
+            update([gradient])
+            assert not update.failed
+        moved.append(w)
+    assert torch.equal(*moved)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_scalar_parameter_is_a_bias_of_one(name):
+    trials = [trial(name, lam, "all") for lam in (0.1, 0.2)]
+    results = []
+    for shape in ((2,), (2, 1)):
+        w = torch.tensor([0.5, -2.0]).view(shape)
+        update = Update([w], trials)
+        update([torch.tensor([0.1, 0.2]).view(shape)])
+        update.end(1)
+        assert not update.failed
+        results.append(w.flatten())
+    assert torch.equal(*results)
+
+
+def test_what_takes_one_trial_at_a_time_gets_it_in_a_stack():
+    """One that has diverged raises in torch.linalg.svd, and the others go on."""
+    together = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    together[1] = torch.nan
+    trials = [trial("tests.plugins:Nuclear", lam) for lam in (0.1, 0.2, 0.3)]
+    apart = together.clone().split(1)
+    update = Update([together], trials)
+    penalties = update([torch.zeros(3, 4, 5)])
+    assert [group.rows for group in update.failed] == [slice(1, 2)]
+    assert "raised _LinAlgError: linalg.svd" in update.failed[0].reason
+    for row in (0, 2):
+        (alone,) = Update([apart[row]], [trials[row]])([torch.zeros(1, 4, 5)])
+        assert torch.equal(together[row], apart[row][0])
+        assert penalties[row] == alone > 0
+
+
+def test_a_hook_that_exits_fails_its_trials_alone():
+    w = torch.ones(2, 3, 4)
+    update = Update([w], [trial("tests.plugins:Exits", 0.1), trial("l1", 0.1)])
+    update([torch.zeros(2, 3, 4)])
+    assert [group.reason for group in update.failed] == ["add_grad raised SystemExit: 3"]
+    assert (w[1] < 1).all()

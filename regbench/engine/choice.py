@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from joblib import cpu_count
 
-from regbench import regularizers
+from regbench import __version__, environment, regularizers
 from regbench.data.images import Images
 from regbench.engine import remembered
 from regbench.errors import UserError
@@ -95,12 +95,14 @@ class Engine:
         if recipe.model != NOTEBOOK or any(regularizers.is_plugin(trial.regularizer) for trial in trials):
             return self._measure(trials, data)
         circumstances = asdict(self) | {
+            "model": environment.processor() if self.device == "cpu" else self.device_name,
             "batch_size": recipe.batch_size,
             "precision": recipe.precision,
             "classes": len(data.classes),
             "regularizer": [last.regularizer, last.scope],
             "trials": len(trials) if self.name == STACKED else 1,
             "torch": version("torch"),
+            "regbench": __version__,
             "cores": [cpu_count(), os.environ.get("OMP_NUM_THREADS")],
         }
         seconds = remembered.recall("seconds_per_image", **circumstances)

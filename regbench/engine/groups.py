@@ -60,7 +60,7 @@ class Group:
             return hook(*args)
         except torch.OutOfMemoryError:  # of the stack, not of this regularizer
             raise
-        except Exception as error:  # a user's own code: anything can come out of it
+        except (Exception, SystemExit) as error:  # a user's own code: anything can come out of it
             self.reason = f"{getattr(hook, '__name__', 'a hook')} raised {type(error).__name__}: {one_line(error)}"
             return None
 
@@ -69,8 +69,11 @@ def of(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
     """Give the groups of `trials`, in order, with lams of the type and on the device of `like`."""
     first = 0
     for (name, scope), members in groupby(trials, key=lambda trial: (trial.regularizer, trial.scope)):
-        some = list(members)
-        lam = torch.tensor([trial.lam for trial in some], dtype=like.dtype, device=like.device)
-        seeds = tuple(trial.seed for trial in some)
-        yield Group(slice(first, first + len(some)), regularizers.find(name)(), lam, scope, seeds)
-        first += len(some)
+        cls, alike = regularizers.find(name), list(members)
+        size = 1 if cls.one_by_one else len(alike)
+        for start in range(0, len(alike), size):
+            some = alike[start : start + size]
+            lam = torch.tensor([trial.lam for trial in some], dtype=like.dtype, device=like.device)
+            seeds = tuple(trial.seed for trial in some)
+            yield Group(slice(first, first + len(some)), cls(), lam, scope, seeds)
+            first += len(some)

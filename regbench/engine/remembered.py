@@ -1,8 +1,11 @@
-"""Small measurements of this machine, kept from command to command in a file that can be deleted at any time."""
+"""Small measurements, kept from command to command in a file that can be deleted at any time.
+
+The file may be that of several machines. What decides a measurement is in its circumstances: the device's model, and not
+the machine's name, which is another in every container.
+"""
 
 import json
 import logging
-import platform
 from pathlib import Path
 
 from regbench.files import atomic, cache_folder
@@ -42,5 +45,4 @@ def _read() -> dict[str, object]:
 
 
 def _key(kind: str, circumstances: dict[str, object]) -> str:
-    # a home folder may be shared by several machines
-    return json.dumps([kind, platform.node(), circumstances], sort_keys=True)
+    return json.dumps([kind, circumstances], sort_keys=True)

@@ -342,6 +342,7 @@ def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
         "count": count,
         "device": torch.cuda.get_device_name(device),
         "torch": version("torch"),
+        "cudnn": torch.backends.cudnn.version(),
     }
     known = remembered.recall("convolution", **circumstances)
     if isinstance(known, str) and known in networks.CONVOLUTIONS:

@@ -3,6 +3,7 @@
 Weights, gradients and momentum have a leading axis of K trials; an engine that trains one alone has K = 1.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -52,8 +53,8 @@ class Update:
 
     def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
         recipe = trials[0].recipe
-        # a number is a vector of one: no regularizer needs to know of tensors without dimensions
-        self.weights = [w if w.ndim > 1 else w[:, None] for w in weights]
+        # a scalar parameter [K] is to hooks as a bias of one number, [K, 1]
+        self.weights = [_with_axis(w) for w in weights]
         self.momenta = [torch.zeros_like(w) for w in self.weights]
         self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
         self.tau = recipe.lr / (1 - recipe.momentum)
@@ -94,7 +95,7 @@ class Update:
             if group.acts("hidden"):
                 uniform = randomness.uniform(part.shape, group.generators)
                 found = group.call(group.regularizer.hidden, part, group.column(part), uniform)
-                part = part if found is None else found.to(h.dtype)
+                part = part if found is None else found.to(h)
             parts.append(part)
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -109,17 +110,16 @@ class Update:
             total = part.new_zeros(len(part))
             if group.acts("add_loss"):
                 value = group.call(group.regularizer.add_loss, part, labels[group.rows], group.column(part))
-                total = total if value is None else (total + value).to(part.dtype)
+                total = total if value is None else total + _like(value, part)
             parts.append(total)
         return torch.cat(parts)
 
     def __call__(self, gradients: Sequence[Tensor | Product]) -> Tensor:
         """Move the weights along their gradients (which are overwritten); return the penalties [K] before the step."""
         penalties = torch.zeros(len(self.weights[0]), dtype=self.weights[0].dtype, device=self.weights[0].device)
-        gradients = list(_writable(gradients, self.weights))  # before any is written to
         with torch.no_grad():
             for weight, momentum, gradient, pieces in zip(
-                self.weights, self.momenta, gradients, self.pieces, strict=True
+                self.weights, self.momenta, self._to_be_changed(gradients), self.pieces, strict=True
             ):
                 if isinstance(gradient, Product):
                     momentum.baddbmm_(gradient.left.mT, gradient.right, beta=self.momentum)
@@ -148,11 +148,25 @@ class Update:
                 if group.acts("share"):
                     masks.prune(group, self.weights, self.momenta, epoch, self.epochs)
 
+    def _to_be_changed(self, gradients: Sequence[Tensor | Product]) -> Iterator[Tensor | Product]:
+        """Give the gradients, those that hooks add to as tensors of their own, [K, ...] in plain order.
+
+        Autograd may give one tensor for two weights that are added up, or one that is expanded or in channels-last order.
+        """
+        owners = Counter(gradient.data_ptr() for gradient in gradients if isinstance(gradient, Tensor))
+        for gradient, pieces in zip(gradients, self.pieces, strict=True):
+            if isinstance(gradient, Product):
+                yield gradient
+                continue
+            changed = any(piece.terms for piece in pieces)
+            own = gradient.is_contiguous() and owners[gradient.data_ptr()] == 1
+            yield _with_axis(gradient.clone(memory_format=torch.contiguous_format) if changed and not own else gradient)
+
     def _regularize(self, term: Term, w: Tensor, g: Tensor, penalties: Tensor) -> None:
         group, rows = term.group, term.rows
         value = group.call(group.regularizer.value, w[rows], term.lam)
         if value is not None:
-            penalties[rows] += value
+            penalties[rows] += _like(value, penalties)
         group.call(group.regularizer.add_grad, w[rows], g[rows], term.lam)
 
     def _pieces(self, place: int) -> Iterator[Piece]:
@@ -180,19 +194,9 @@ class Update:
                 yield Piece((group.rows, *part), terms)
 
 
-def _writable(gradients: Sequence[Tensor | Product], like: Sequence[Tensor]) -> Iterator[Tensor | Product]:
-    """Give gradients in the shapes of `like`, each with memory of its own, so that all can be written to.
+def _with_axis(x: Tensor) -> Tensor:
+    return x if x.ndim > 1 else x[:, None]
 
-    What is added gets one and the same tensor as its gradient, and what is summed one number for all elements.
-    """
-    taken: set[int] = set()
-    for gradient, weight in zip(gradients, like, strict=True):
-        if isinstance(gradient, Product):
-            yield gradient
-            continue
-        gradient = gradient.view_as(weight)
-        repeats = any(stride == 0 and size > 1 for size, stride in zip(gradient.shape, gradient.stride(), strict=True))
-        if repeats or gradient.untyped_storage().data_ptr() in taken:
-            gradient = gradient.clone(memory_format=torch.contiguous_format)
-        taken.add(gradient.untyped_storage().data_ptr())
-        yield gradient
+
+def _like(value: Tensor | float, other: Tensor) -> Tensor | float:
+    return value.to(other) if isinstance(value, Tensor) else value

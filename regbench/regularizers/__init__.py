@@ -5,7 +5,17 @@ from regbench.regularizers.base import Regularizer
 from regbench.regularizers.gradient import L1, L2, HoyerSquare, Unregularized, WeightDecay
 from regbench.regularizers.network import Dropout, LabelSmoothing
 from regbench.regularizers.pruning import IterativeMagnitude, OneShot, RandomPruning
-from regbench.regularizers.registry import REGISTRY, accepted, check_lam, find, is_known, is_plugin, own_lams
+from regbench.regularizers.registry import (
+    REGISTRY,
+    accepted,
+    check_lam,
+    find,
+    grid,
+    is_known,
+    is_plugin,
+    own_lams,
+    wrong_lam,
+)
 
 __all__ = [
     "L1",
@@ -28,7 +38,9 @@ __all__ = [
     "accepted",
     "check_lam",
     "find",
+    "grid",
     "is_known",
     "is_plugin",
     "own_lams",
+    "wrong_lam",
 ]

@@ -24,6 +24,8 @@ class Regularizer:
     below: ClassVar[float] = math.inf
     # each weight is treated by itself, so that add_grad, after_step and value may be called with any part of p
     elementwise: ClassVar[bool] = False
+    # the hooks are called for one trial at a time, K = 1: for what cannot be done to several at once
+    one_by_one: ClassVar[bool] = False
 
     @classmethod
     def has(cls, hook: str) -> bool:

@@ -1,9 +1,13 @@
 """Which regularizers there are, by name."""
 
 import inspect
+import math
+import reprlib
 import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Real
 
 import numpy as np
 
@@ -51,6 +55,8 @@ def find(name: str) -> type[Regularizer]:
         return REGISTRY[name]
     path = "accepted: an import path pkg.module:Class"
     found = importing.by_path("reg", name, path) if ":" in name else _installed(name)
+    if isinstance(found, Regularizer):
+        raise UserError(f"reg={name!r} is an instance of {type(found).__name__}; give the class itself")
     if not (inspect.isclass(found) and issubclass(found, Regularizer)):
         raise UserError(f"reg={name!r} is not a subclass of regbench.regularizers.Regularizer; make it one")
     return found
@@ -67,30 +73,53 @@ def is_known(name: str) -> bool:
 
 
 def own_lams(name: str) -> tuple[float, ...]:
-    """Return the grid of lams of the regularizer called `name`; raises UserError if it has none, or as `find` does."""
-    lams = getattr(find(name), "lams", None)
+    """Return the grid of lams of the regularizer called `name`; raises UserError as `find` and `grid` do."""
+    return grid(find(name), name)
+
+
+def grid(cls: type[Regularizer], name: str) -> tuple[float, ...]:
+    """Return the lams of a class, which messages call `name`: of a tuple, a list, an array, a tensor, a range.
+
+    Raises UserError if it has none, or what cannot be one.
+    """
+    lams, accepted = getattr(cls, "lams", None), "accepted: a tuple of different numbers, as in (1e-4, 1e-3)"
     if lams is None:
         raise UserError(
             f"reg={name!r} has no lams of its own; give them, as in lam=1e-4,1e-3, or to its class as `lams`"
         )
     try:
-        grid = tuple(float(lam) for lam in lams)
-    except (TypeError, ValueError):
-        grid = ()
-    # as on the command line: what float32 holds, and 0 only for `none`
-    held = all(1e-45 <= lam <= 3e38 or not is_plugin(name) for lam in grid)
-    if not grid or len(set(grid)) < len(grid) or not held:
-        raise UserError(
-            f"reg={name!r} has lams={lams!r}; accepted: a tuple of different finite numbers above 0, as in (1e-4, 1e-3)"
-        )
-    return grid
+        if isinstance(lams, str | bytes | Mapping | Iterator):  # the last would be empty when it is read again
+            raise TypeError
+        found = tuple(_number(lam) for lam in lams)
+    except Exception as error:  # anything can stand there
+        plain = isinstance(lams, str | int | float | tuple | list | dict)
+        shown = reprlib.repr(lams) if plain else f"a {type(lams).__name__}"
+        raise UserError(f"reg={name!r} has {shown} as lams; {accepted}, in the class itself") from error
+    for lam in found:
+        wrong = wrong_lam(lam)
+        if wrong and cls is not Unregularized:
+            raise UserError(f"reg={name!r} has {lam:g} in its lams, which {wrong}; {accepted}")
+        if found.count(lam) > 1:
+            raise UserError(f"reg={name!r} has {lam:g} more than once in its lams; {accepted}")
+        _check_below(cls, name, lam)
+    if not found:
+        raise UserError(f"reg={name!r} has empty lams; {accepted}")
+    return found
+
+
+def wrong_lam(lam: float) -> str:
+    """Say why `lam` cannot be trained with, whatever the regularizer; "" if it can."""
+    if not (math.isfinite(lam) and lam > 0):
+        return "is not a finite number above 0" + ("; for lam 0 take reg=none" if lam == 0 else "")
+    # below lies what some processors take for 0
+    if not float(np.finfo(np.float32).tiny) <= lam <= float(np.finfo(np.float32).max):
+        return "is outside what float32 holds in full, 1.2e-38 to 3.4e38"
+    return ""
 
 
 def check_lam(name: str, lam: float) -> None:
     """Raise UserError if the regularizer called `name` cannot take this lam; or as `find` does."""
-    cls = find(name)
-    if np.float32(lam) >= cls.below:  # as it is trained with: 0.99999999 is 1
-        raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
+    _check_below(find(name), name, lam)
 
 
 def accepted() -> str:
@@ -98,9 +127,16 @@ def accepted() -> str:
     return f"{', '.join([*REGISTRY, *_entry_points()])}, or an import path pkg.module:Class"
 
 
+def _check_below(cls: type[Regularizer], name: str, lam: float) -> None:
+    if not isinstance(cls.below, Real):
+        raise UserError(f"reg={name!r} has below={cls.below!r}; accepted: a number that every lam must be less than")
+    if np.float32(lam) >= cls.below:  # as it is trained with: 0.99999999 is 1
+        raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
+
+
 def _installed(name: str) -> object:
     if name not in _entry_points():
-        raise UserError(f"reg={name!r} is unknown; accepted: {accepted()}")
+        raise UserError(f"reg={name!r} is unknown; {_meant(name)}accepted: {accepted()}")
     point = _entry_points()[name]
     try:
         return point.load()
@@ -109,6 +145,20 @@ def _installed(name: str) -> object:
             f"reg={name!r} cannot be imported ({one_line(error)}): it is {point.value} of an installed package; "
             "repair or uninstall that"
         ) from error
+
+
+def _meant(name: str) -> str:
+    """Say how a path without a colon is written with one; "" if it is no path."""
+    if importing.is_file(name):
+        return f"of a file write {importing.for_file(name, 'Class')}; "
+    module, dot, last = name.rpartition(".")
+    return f"write {module}:{last}; " if dot and module and last else ""
+
+
+def _number(lam: object) -> float:
+    """Return a lam; 1e-4 for the float32 nearest to it, which is 9.9999997e-5."""
+    single = str(getattr(lam, "dtype", "")).endswith("float32")
+    return float(str(np.float32(float(lam)))) if single else float(lam)
 
 
 @cache

@@ -262,15 +262,21 @@ def test_a_stack_is_not_gone_on_with_where_that_is_not_wanted(recipe, images, mo
     assert begun == [1] * 4
 
 
-def test_what_another_process_removes_meanwhile_is_passed_over(recipe, images, monkeypatch):
-    trials = [Trial(recipe, "l1", 1e-3, seed) for seed in (0, 1)]
-    cut_off(stacked.train(trials, Resident(images, CPU), 2), trials[0], 2)
+def test_what_another_process_removes_meanwhile_is_passed_over(recipe, images, monkeypatch, tmp_path):
+    for seed in (0, 2):
+        trials = [Trial(recipe, "l1", 1e-3, seed), Trial(recipe, "l1", 1e-3, seed + 1)]
+        cut_off(stacked.train(trials, Resident(images, CPU), 2, resume=False), trials[0], 2)
+    assert len(checkpoint.stacks("stacked", recipe, CPU)) == 2
     read = checkpoint.read
 
-    def late(path, *rest, **options):
-        found = read(path, *rest, **options)
-        path.unlink()
-        return found
+    def alone(path, *rest, **options):
+        for other in set(files(tmp_path)) - {path}:
+            other.unlink()
+        return read(path, *rest, **options)
 
-    monkeypatch.setattr(checkpoint, "read", late)
-    checkpoint.stacks("stacked", recipe, CPU)
+    monkeypatch.setattr(checkpoint, "read", alone)
+    assert len(checkpoint.stacks("stacked", recipe, CPU)) == 1
+    monkeypatch.setattr(
+        checkpoint, "read", lambda path, *rest, **options: path.unlink() or read(path, *rest, **options)
+    )
+    assert checkpoint.stacks("stacked", recipe, CPU) == []

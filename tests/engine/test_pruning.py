@@ -92,7 +92,9 @@ def test_both_engines_tell_the_curve_that_the_weights_they_return_have(recipe, i
     trials = [Trial(dataclasses.replace(recipe, model=model), "l2", lam, 0) for lam in (1e-3, 1e-5)]
     resident = Resident(images, CPU)
     for events in (sequential.train(trials, resident), stacked.train(trials, resident, 2)):
-        for event in [event for event in events if isinstance(event, Trained)]:
+        trained = [event for event in events if isinstance(event, Trained)]
+        assert len(trained) == 2
+        for event in trained:
             training = sequential.Training(event.trial, resident.num_classes, CPU)
             training.model.load_state_dict(event.weights)
             dense = metrics.classification(training.predict(resident.test_images), resident.test_labels)["accuracy"]

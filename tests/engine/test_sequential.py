@@ -1,11 +1,12 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 import torch
 
 from regbench import metrics, runner, sparsity
-from regbench.engine import sequential
+from regbench.engine import precision, sequential
 from regbench.engine.events import Epoch, Failed, Started, Trained
 from regbench.engine.randomness import batches, initial_model
 from regbench.engine.resident import Resident
@@ -162,10 +163,36 @@ def test_an_epochs_batches_hold_each_image_once(count, size):
     assert not any(np.array_equal(a, b) for a, b in zip(found, batches(count, size, 3, 2), strict=True)) or count < 3
 
 
-def test_the_settings_of_torch_are_put_back(recipe, images):
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
-    run([Trial(recipe, "none", 0.0, 0)], images)
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32) == before
+@pytest.mark.parametrize(("kind", "products"), [("tf32", "high"), ("float32", "highest")])
+def test_the_settings_of_torch_are_put_back(kind, products, monkeypatch):
+    """Those of a GPU, which are set without one too; also where a step raises."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+    def state() -> tuple:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+        )
+
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = state()
+    found = []
+
+    def step() -> None:
+        with precision.settings(kind, torch.device("cuda")):
+            found.extend([state(), os.environ["CUBLAS_WORKSPACE_CONFIG"]])
+            raise RuntimeError("a step")
+
+    with pytest.raises(RuntimeError, match="a step"):
+        step()
+    assert found == [(True, True, products, kind == "tf32", False, True), ":4096:8"]
+    assert state() == before
+    with precision.settings(kind, CPU):
+        assert state() == before
 
 
 def test_gradients_that_share_memory_do_not_get_each_others_penalty(recipe):

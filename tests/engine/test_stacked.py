@@ -56,14 +56,13 @@ def trained(events) -> dict[Trial, Trained]:
 
 
 def furthest(ours: Trained, theirs: Trained) -> float:
-    """Return the largest relative difference of any tensor: norm of the difference over norm."""
-    return max(
-        (
-            torch.linalg.vector_norm(ours.weights[name].double() - w.double()) / torch.linalg.vector_norm(w.double())
-        ).item()
+    """Return the largest relative difference of any tensor: norm of the difference over norm; NaN if one is NaN."""
+    differences = [
+        torch.linalg.vector_norm(ours.weights[name].double() - w.double()) / torch.linalg.vector_norm(w.double())
         for name, w in theirs.weights.items()
         if w.is_floating_point()
-    )
+    ]
+    return torch.stack(differences).max().item()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ def test_a_stack_that_does_not_fit_is_halved_until_it_does(recipe, images, monke
     told = [(event.trial, type(event), getattr(event, "epoch", 0)) for event in events]
     assert len(told) == len(set(told)) == 7 * 5
     assert set(trained(events)) == set(trials)
-    assert list(dict.fromkeys(sizes)) == [7, 3, 1] or list(dict.fromkeys(sizes))[:2] == [7, 3]
+    assert list(dict.fromkeys(sizes)) == [7, 3, 1]
 
 
 def test_one_trial_without_room_is_failed(recipe, images, monkeypatch):

@@ -1,0 +1,60 @@
+"""A user's file that Python imports in place of a library's module of the same name, such as random.py or torch.py.
+
+It imports only what Python has loaded before it starts a program: anything else may be such a file.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from types import ModuleType, TracebackType
+
+
+def tell() -> None:
+    """Have an error that comes of such a file end the program with one line, which names the file."""
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        file = culprit(error)
+        if not file:
+            usual(kind, error, trace)
+            return
+        told = " ".join(str(error).split())
+        print(
+            f"error: {file} is imported in place of a library's module of this name: rename it ({told})",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+    sys.excepthook = hook
+
+
+def culprit(error: BaseException) -> str:
+    """Return the file that is imported in a library's place, and lacks what the error is about; "" if none is."""
+    if not isinstance(error, ImportError | AttributeError):
+        return ""
+    return next((file for name, file in _imported(error) if _is_in_the_way(name, file)), "")
+
+
+def _imported(error: ImportError | AttributeError) -> Iterator[tuple[str, str]]:
+    """Yield name and file of the module that the error is about, and of those whose import it ended."""
+    if isinstance(error, ImportError):
+        yield error.name or "", error.path or ""
+    elif isinstance(error.obj, ModuleType):
+        yield error.obj.__name__, getattr(error.obj, "__file__", None) or ""
+    trace = error.__traceback__
+    while trace:
+        code = trace.tb_frame.f_code
+        if code.co_name == "<module>":
+            yield str(trace.tb_frame.f_globals.get("__name__")), code.co_filename
+        trace = trace.tb_next
+
+
+def _is_in_the_way(name: str, file: str) -> bool:
+    """Tell whether another module of this name would be found elsewhere, if `file` were not there."""
+    if not file or "." in name or "-packages" in file:
+        return False
+    folder = os.path.dirname(file)
+    folder = os.path.realpath(os.path.dirname(folder) if os.path.basename(file) == "__init__.py" else folder)
+    others = [place for place in sys.path if os.path.realpath(place) != folder]
+    return PathFinder.find_spec(name, others) is not None
