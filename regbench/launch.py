@@ -129,6 +129,10 @@ def launch(
     else:
         look = f"with: mlflow ui --backend-store-uri {shlex.quote(uri)}"
     console.print(f'MLflow: experiment "{store.experiment}" in {uri}; look {look}')
+    if store.files:
+        console.print(
+            f"MLflow takes the experiment's folder for a path with percent codes: its files are in {store.files}"
+        )
     return results
 
 

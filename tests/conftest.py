@@ -42,7 +42,9 @@ def one_thread() -> None:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs: making its tables takes seconds, copying it does not."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)  # where MLflow then has the files of "Default"
+        MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 

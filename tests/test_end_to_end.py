@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,8 @@ def test_mlflow_run_is_the_parent_of_its_trials_in_a_folder_of_any_name(database
     project = tmp_path / "my project (1) %20é"
     project.mkdir()
     (project / "mlflow.db").write_bytes(database.read_bytes())
+    with closing(sqlite3.connect(project / "mlflow.db")) as made, made:  # as if it had been made there
+        made.execute("UPDATE experiments SET artifact_location = ?", (f"{project}/mlruns/0",))
     for name in ("MLproject", "conda.yaml", "benchmarks", "regbench"):
         (project / name).symlink_to(PROJECT / name)
     options = SWEEP | {"seeds": "0"}
@@ -177,6 +181,7 @@ def test_mlflow_run_is_the_parent_of_its_trials_in_a_folder_of_any_name(database
     client = MlflowClient(database_address(project / "mlflow.db"))
     (parent,) = client.search_runs(["0"], f"tags.`{schema.KIND}` = 'sweep'")
     assert parent.info.status == "FINISHED"
+    assert f"its files are in {tmp_path}/my project (1)  é/mlruns/0" in done.stdout  # where MLflow puts them
     assert parent.data.params["reg"] == "l1,l2"  # mlflow's own
     assert parent.data.tags["mlflow.project.entryPoint"] == "main"
     children = client.search_runs(["0"], f"tags.`{schema.KIND}` = 'trial'", order_by=["start_time ASC"])

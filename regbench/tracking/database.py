@@ -143,8 +143,8 @@ def check_schema(path: Path) -> None:
         known.get_revision(version)
     except CommandError:
         raise UserError(
-            f"the database {uri} is of a newer MLflow than {mlflow.__version__} (version {version}): install that one, or "
-            f"{FIX}"
+            f"the database {uri} is of a newer MLflow than {mlflow.__version__} (version {version}): {FIX}, "
+            "or install that MLflow"
         ) from None
     raise UserError(
         f"the database {uri} is of an older MLflow (version {version}): make a copy of it, then run: mlflow db upgrade "

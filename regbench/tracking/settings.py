@@ -18,7 +18,9 @@ def check() -> None:
     try:
         from mlflow import environment_variables
     except ValueError as error:
-        raise UserError(f"MLflow cannot read its settings ({one_line(error)}): unset the variable") from error
+        raise UserError(
+            f"MLflow cannot read its settings ({one_line(error)}): unset what is wrong of {', '.join(names)}"
+        ) from error
     for name in names:
         setting = getattr(environment_variables, name, None)
         try:

@@ -28,6 +28,7 @@ DEFAULT_EXPERIMENT = "regbench"
 PAGE = 1000
 SILENT = 600_000  # ms
 MAX_NAME = 500  # characters of an experiment's name
+WORDS = ("databricks", "databricks-uc", "uc")  # addresses that look like a folder's name
 # addresses of databases, whose client puts the files of runs where it is itself told to
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -59,6 +60,8 @@ class Store:
         self.uri = given if self._file is None else database.address(self._file)
         if given.startswith("http"):
             self.uri = given.rstrip("/")
+        elif ":" not in given and given not in WORDS:
+            self.uri = str(Path(given).resolve())
         settings.check()
         self.empty = self._is_empty()
         # popped, since MLflow's own functions would take any new run for this one
@@ -177,6 +180,12 @@ class Store:
             with _reported(self.uri):
                 places.check(self.experiment, self._location, self._holds_trials(self.experiment_id, finished=True))
 
+    @property
+    def files(self) -> str:
+        """Where the experiment keeps its files, if not where MLflow's pages say: its folder's name has percent codes."""
+        place = places.local(self._location) if self._location else None
+        return str(place) if place and "://" not in self._location and str(place) != self._location else ""
+
     def choose_one_with_trials(self) -> None:
         """Where nothing chose the experiment, take the only one that holds trials; raises UserError if several do."""
         if self.empty or (self.chosen and not self.launcher):
@@ -273,10 +282,13 @@ class Store:
 
     def _surrounding(self) -> str | None:
         """Return the name of the experiment that the run of `mlflow run`, or else the environment, asks for."""
-        with _reported(self.uri):
-            if self.launcher:
+        if self.launcher:
+            with _reported(self.uri):
                 return self.client.get_experiment(self.client.get_run(self.launcher).info.experiment_id).name
-            return surroundings.experiment_name(None if self.empty else self.client, self.uri)
+        if not surroundings.experiment_id():  # nor is MLflow imported
+            return surroundings.experiment_name()
+        with _reported(self.uri):
+            return surroundings.experiment_by_id(None if self.empty else self.client, self.uri)
 
     def _find(self) -> str | None:
         with _reported(self.uri):

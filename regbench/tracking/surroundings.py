@@ -61,24 +61,31 @@ def _lower(words: list[str]) -> set[str]:
     return {word.lower() for word in words}
 
 
-def experiment_name(client: MlflowClient | None, uri: str) -> str | None:
-    """Return the name of the experiment that MLFLOW_EXPERIMENT_ID and MLFLOW_EXPERIMENT_NAME ask for, None for none.
+def experiment_id() -> str:
+    """Return MLFLOW_EXPERIMENT_ID, "" if it is not set."""
+    return os.environ.get("MLFLOW_EXPERIMENT_ID", "").strip()
 
-    Raises UserError if there is no experiment of that id, or the two contradict each other.
+
+def experiment_name() -> str | None:
+    """Return MLFLOW_EXPERIMENT_NAME, None if it is not set."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
+
+
+def experiment_by_id(client: MlflowClient | None, uri: str) -> str:
+    """Return the name of the experiment of MLFLOW_EXPERIMENT_ID; `client` None means a store that holds nothing yet.
+
+    Raises UserError if there is none, or if MLFLOW_EXPERIMENT_NAME names another.
     """
     from mlflow.exceptions import MlflowException
 
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", "").strip()
-    if not experiment_id:
-        return name
+    given, name = experiment_id(), experiment_name()
     try:
-        found = client.get_experiment(experiment_id).name if client else {"0": "Default"}.get(experiment_id)
+        found = client.get_experiment(given).name if client else {"0": "Default"}.get(given)
     except MlflowException as error:
         if error.error_code not in UNKNOWN:
             raise
         found = None
-    told = f"MLFLOW_EXPERIMENT_ID={experiment_id!r}"
+    told = f"MLFLOW_EXPERIMENT_ID={given!r}"
     if found is None:
         raise UserError(f"{told} is no experiment of {uri}: unset it, or name the experiment by experiment=<name>")
     if name not in (None, found):
