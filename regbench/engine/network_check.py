@@ -76,8 +76,8 @@ def reason(error: BaseException) -> str:
 
 class _Check:
     def __init__(self, recipe: Recipe, data: Images, device: torch.device) -> None:
-        # a large lr could end in NaN within the steps that are taken here
-        self.trial = Trial(replace(recipe, lr=min(recipe.lr, 0.01)), BASELINE, 0.0, 0)
+        # a large lr could end in NaN within the steps that are taken here, which is a result and no mistake
+        self.trial = Trial(replace(recipe, lr=min(recipe.lr, 1e-4)), BASELINE, 0.0, 0)
         self.recipe, self.data, self.device = recipe, data, device
         self.name, self.classes = f"model={recipe.model!r}", len(data.classes)
         self.trained_on = recipe.train_size - recipe.val_size
@@ -216,12 +216,14 @@ class _Check:
         some = (self.data.train_images[places], self.data.train_labels[places])
         return tuple(torch.from_numpy(array).to(self.device) for array in some)
 
-    def last_batch(self, what: str, size: int, counts: Sequence[int], works, error: UserError) -> UserError:
+    def last_batch(
+        self, what: str, size: int, counts: Sequence[int], works: Callable[[int], bool], error: UserError
+    ) -> UserError:
         """Return what to tell of a network that takes other batches, but not the last one of `size` images."""
         batch = self.recipe.batch_size
         fits = [
             other
-            for other in sorted(range(2, max(counts) + 1), key=lambda other: (abs(other - batch), -other))
+            for other in sorted(range(2, self.trained_on + 1), key=lambda other: (abs(other - batch), -other))
             if min(left for count in counts if count for left in batch_sizes(count, other)) > size
         ]
         advice = "take another batch_size, train_size or val_size"
@@ -331,6 +333,8 @@ class _Check:
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # anything can come out of it
+            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+                advice = "take a smaller batch_size, or another model or device"
             raise UserError(f"{self.name} {what} ({reason(error)}): {advice}") from error
 
 
