@@ -7,32 +7,16 @@ trained, so that a hook that only gives the name p to another tensor is seen to 
 
 import inspect
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from regbench import regularizers
+from regbench import hooks, regularizers
 from regbench.errors import UserError, one_line
 from regbench.regularizers import Regularizer
 
-HOOKS = {
-    "add_grad": ("p", "g", "lam"),
-    "after_step": ("p", "lam", "tau"),
-    "value": ("p", "lam"),
-    "add_loss": ("logits", "labels", "lam"),
-    "hidden": ("h", "lam", "uniform"),
-    "share": ("lam", "done"),
-    "score": ("p", "uniform"),
-}
-SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3, 7)}
-TAU = 0.1
-DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
-LAM = 1e-3  # of a class that has no grid
-SCALES = (1.0, 0.01, 100.0)  # of weights: a method may leave small or large ones alone,
-LARGE = {"a large matrix": (3, 256, 128)}  # or small layers
 SLOPE = 1e-3  # by which add_grad may differ from the gradient of value, relative to the largest
 
 ALONE = "write one_by_one = True in the class, whose hooks are then called for one trial at a time, K = 1"
@@ -100,7 +84,7 @@ def is_callable(cls: type[Regularizer]) -> str:
         method = cls()
     except TypeError as error:
         return f"{_told(error)}; it is made as {cls.__name__}(): give arguments a default, and abstract methods a body"
-    for hook, names in HOOKS.items():
+    for hook, names in hooks.HOOKS.items():
         if hook in getattr(method, "__dict__", {}):
             return f"{hook} is given to the instance; write it as a method of the class"
         called = getattr(method, hook)
@@ -120,26 +104,29 @@ def runs(cls: type[Regularizer]) -> str:
 
 def acts_in_place(cls: type[Regularizer]) -> str:
     """add_grad changes g, after_step changes p, in place; they return nothing, and no hook changes anything else."""
-    own = {hook for hook in HOOKS if cls.has(hook)}
+    own = {hook for hook in hooks.HOOKS if cls.has(hook)}
     if cls is not regularizers.Unregularized and own <= {"value", "score"}:
         return _without_hooks(cls, own)
     acted: set[str] = set()
-    for what, p, g, lam in _cases(cls, SCALES, SHAPES | LARGE):
+    for what, p, g, lam in hooks.cases(cls, hooks.SCALES, hooks.SHAPES | hooks.LARGE):
         method, old_p, old_g, old_lam = cls(), p.clone(), g.clone(), lam.clone()
-        returned = _act(method.add_grad, p, g, lam)
+        returned = hooks.act(method.add_grad, p, g, lam)
         if not torch.equal(p, old_p):
             return f"add_grad changes p on {what}"
         moved = p.clone()
-        results = (("add_grad", "g", returned), ("after_step", "p", _act(method.after_step, moved, lam, TAU)))
+        results = (
+            ("add_grad", "g", returned),
+            ("after_step", "p", hooks.act(method.after_step, moved, lam, hooks.TAU)),
+        )
         for hook, name, found in results:
             if found is not None:
                 return (
                     f"{hook} returns a {type(found).__name__} on {what}, which is not used; write {name}.add_(...) or "
                     f"{name}[...] = ..., and return nothing"
                 )
-        given = _network(p)
+        given = hooks.network(p)
         kept = [x.clone() for x in given]
-        loss, hidden, share, _ = _network_hooks(method, given, p, lam)
+        loss, hidden, share, _ = hooks.network_hooks(method, given, p, lam)
         method.value(p[:], lam)
         if not torch.equal(p, old_p):
             return f"value or score changes p on {what}"
@@ -169,11 +156,11 @@ def acts_in_place(cls: type[Regularizer]) -> str:
 
 def adds(cls: type[Regularizer]) -> str:
     """add_grad adds to g, the same whatever is in g."""
-    for what, p, g, lam in _cases(cls):
+    for what, p, g, lam in hooks.cases(cls):
         p, g, lam = p.double(), g.double(), lam.double()
         added, both = torch.zeros_like(g), g.clone()
-        _act(cls().add_grad, p, added, lam)
-        _act(cls().add_grad, p, both, lam)
+        hooks.act(cls().add_grad, p, added, lam)
+        hooks.act(cls().add_grad, p, both, lam)
         if not torch.allclose(both, g + added, rtol=1e-6, atol=1e-9 * _size(added)):
             return f"on {what} it is not g plus what a g of zeros becomes"
     return ""
@@ -181,18 +168,18 @@ def adds(cls: type[Regularizer]) -> str:
 
 def has_shapes(cls: type[Regularizer]) -> str:
     """value, add_loss and share return a number for each trial, [K], or a plain one; other shapes stay as they are."""
-    for what, p, g, lam in _cases(cls):
+    for what, p, g, lam in hooks.cases(cls):
         for rows in (slice(None), slice(1)):
             here, slope, method = p[rows].clone(), g[rows].clone(), cls()
-            shape, some, (h, logits, labels, uniform, chance) = here.shape, lam[rows], _network(here)
+            shape, some, (h, logits, labels, uniform, chance) = here.shape, lam[rows], hooks.network(here)
             # of one trial a number without an axis is as good
             fitting = (shape[:1], ()) if cls.one_by_one else (shape[:1],)
             numbers = {
                 "value": method.value(here, some),
-                "add_loss": method.add_loss(logits, labels, _column(some, logits)),
-                "share": method.share(some.flatten(), DONE[-1]),
+                "add_loss": method.add_loss(logits, labels, hooks.column(some, logits)),
+                "share": method.share(some.flatten(), hooks.DONE[-1]),
             }
-            _called(method, here, slope, some)
+            hooks.called(method, here, slope, some)
             for hook, found in numbers.items():
                 if not isinstance(found, Tensor | int | float):
                     return f"{hook} returns {type(found).__name__} on {what}, expected a tensor {list(shape[:1])}"
@@ -203,7 +190,7 @@ def has_shapes(cls: type[Regularizer]) -> str:
             if here.shape != shape or slope.shape != shape:
                 return f"p or g has another shape afterwards on {what}"
             for hook, found, like in (
-                ("hidden", method.hidden(h, _column(some, h), uniform), h),
+                ("hidden", method.hidden(h, hooks.column(some, h), uniform), h),
                 ("score", method.score(here, chance), here),
             ):
                 if not isinstance(found, Tensor) or found.shape != like.shape:
@@ -214,8 +201,8 @@ def has_shapes(cls: type[Regularizer]) -> str:
 
 def has_shares(cls: type[Regularizer]) -> str:
     """share returns 0 to 1, whatever part of the epochs is over."""
-    for what, _, _, lam in _cases(cls):
-        for done in DONE:
+    for what, _, _, lam in hooks.cases(cls):
+        for done in hooks.DONE:
             share = torch.as_tensor(cls().share(lam.flatten(), done)).flatten()
             wrong = share[~((share >= 0) & (share <= 1))]
             if len(wrong):
@@ -225,13 +212,13 @@ def has_shares(cls: type[Regularizer]) -> str:
 
 def is_differentiable(cls: type[Regularizer]) -> str:
     """What add_loss and hidden return can be differentiated."""
-    for what, p, _, lam in _cases(cls):
-        h, logits, labels, uniform, _ = _network(p)
+    for what, p, _, lam in hooks.cases(cls):
+        h, logits, labels, uniform, _ = hooks.network(p)
         with torch.enable_grad():
             h, logits = h.requires_grad_(), logits.requires_grad_()
             results = {
-                "add_loss": (logits, cls().add_loss(logits, labels, _column(lam, logits))),
-                "hidden": (h, cls().hidden(h, _column(lam, h), uniform)),
+                "add_loss": (logits, cls().add_loss(logits, labels, hooks.column(lam, logits))),
+                "hidden": (h, cls().hidden(h, hooks.column(lam, h), uniform)),
             }
             for hook, (x, found) in results.items():
                 if not cls.has(hook):
@@ -248,13 +235,13 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
     """A row whose lam is 0 is left bitwise as it is, beside rows that are not."""
     if cls.one_by_one:  # and its hooks are not called at lam 0
         return ""
-    for what, p, g, lam in _cases(cls):
+    for what, p, g, lam in hooks.cases(cls):
         lam[1] = 0
         p[1].view(-1)[:2] = 0
         for filled in ("", " of zeros"):
             if filled:
                 p[1] = 0
-            found, given = _results(cls(), p, g, lam), {"p": p, "g": g, "hidden": _network(p)[0]}
+            found, given = hooks.results(cls(), p, g, lam), {"p": p, "g": g, "hidden": hooks.network(p)[0]}
             for name, before in given.items():
                 if not torch.equal(found[name][1], before[1]):
                     return f"{name} is changed on {what}{filled}"
@@ -268,14 +255,14 @@ def keeps_rows_apart(cls: type[Regularizer]) -> str:
     """A row does not notice what is in the others, not even NaN or infinity."""
     if cls.one_by_one:
         return ""
-    for what, p, g, lam in _cases(cls):
-        before, other_lam = _results(cls(), p, g, lam), lam.clone()
+    for what, p, g, lam in hooks.cases(cls):
+        before, other_lam = hooks.results(cls(), p, g, lam), lam.clone()
         other_lam[1] = 3 * lam[1]
         for filled in (0.5, torch.nan, torch.inf):
             other_p, other_g = p.clone(), g.clone()
             other_p[1] = other_g[1] = filled
             try:
-                after = _results(cls(), other_p, other_g, other_lam)
+                after = hooks.results(cls(), other_p, other_g, other_lam)
             except Exception as error:
                 return (
                     f"a row of {filled:g} on {what} gives {_told(error)}; make what is not finite finite first, as by "
@@ -294,11 +281,11 @@ def is_same_alone(cls: type[Regularizer]) -> str:
     """One trial alone (K = 1) is treated as in a stack."""
     if cls.one_by_one:
         return ""
-    for what, p, g, lam in _cases(cls):
-        together = _results(cls(), p, g, lam)
+    for what, p, g, lam in hooks.cases(cls):
+        together = hooks.results(cls(), p, g, lam)
         for row in range(len(p)):
             one = slice(row, row + 1)
-            alone = _results(cls(), p[one], g[one], lam[one])
+            alone = hooks.results(cls(), p[one], g[one], lam[one])
             for name, first in together.items():
                 if not torch.allclose(first[one], alone[name], rtol=1e-5, atol=1e-6 * _size(first), equal_nan=True):
                     return f"{name} differs on {what}; do not let the number of rows matter, or {ALONE}"
@@ -307,8 +294,8 @@ def is_same_alone(cls: type[Regularizer]) -> str:
 
 def is_finite_at_zero(cls: type[Regularizer]) -> str:
     """Weights that are all zero give finite results."""
-    for what, p, g, lam in _cases(cls):
-        for name, found in _results(cls(), 0 * p, 0 * g, lam).items():
+    for what, p, g, lam in hooks.cases(cls):
+        for name, found in hooks.results(cls(), 0 * p, 0 * g, lam).items():
             if not found.isfinite().all():
                 return f"{name} has {found[~found.isfinite()][0].item():g} on {what}"
     return ""
@@ -316,10 +303,10 @@ def is_finite_at_zero(cls: type[Regularizer]) -> str:
 
 def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
-    for what, p, g, lam in _cases(cls):
+    for what, p, g, lam in hooks.cases(cls):
         method, random = cls(), torch.get_rng_state()
-        _results(method, 1 - p, g, lam)
-        calls = [_results(m, p, g, lam) for m in (method, method, cls())]
+        hooks.results(method, 1 - p, g, lam)
+        calls = [hooks.results(m, p, g, lam) for m in (method, method, cls())]
         if not torch.equal(torch.get_rng_state(), random):
             return f"torch's random state changes on {what}; hooks must not draw random numbers, nor set the seed"
         for name in calls[0]:
@@ -332,13 +319,13 @@ def matches_value(cls: type[Regularizer]) -> str:
     """add_grad adds the gradient of value, where there are both and no after_step that value may be of."""
     if not (cls.has("add_grad") and cls.has("value")) or cls.has("after_step"):
         return ""
-    for what, p, g, lam in _cases(cls, (1.0, 0.05)):
+    for what, p, g, lam in hooks.cases(cls, (1.0, 0.05)):
         # away from 0, where |w| has no gradient
         p, lam, added = p.double() + 0.01 * p.double().sign(), lam.double(), torch.zeros_like(g).double()
-        expected = _slope(cls(), p, lam)
+        expected = hooks.slope(cls(), p, lam)
         if expected is None:
             continue
-        _act(cls().add_grad, p, added, lam)
+        hooks.act(cls().add_grad, p, added, lam)
         # the rows have lams of their own
         allowed = SLOPE * expected.abs().flatten(1).amax(1).view(lam.shape)
         wrong = (added - expected).abs() > allowed
@@ -355,10 +342,10 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
     """With elementwise = True, a part of the weights is treated as in the whole, and values add up."""
     if not cls.elementwise:
         return ""
-    for what, p, g, lam in _cases(cls):
-        whole, parted, added, values = _results(cls(), p, g, lam), p.clone(), g.clone(), []
+    for what, p, g, lam in hooks.cases(cls):
+        whole, parted, added, values = hooks.results(cls(), p, g, lam), p.clone(), g.clone(), []
         for rows in (slice(2), slice(2, None)):
-            values.append(torch.as_tensor(_called(cls(), parted[:, rows], added[:, rows], lam), dtype=p.dtype))
+            values.append(torch.as_tensor(hooks.called(cls(), parted[:, rows], added[:, rows], lam), dtype=p.dtype))
         for name, found in (("p", parted), ("g", added)):
             if not torch.allclose(whole[name], found, rtol=1e-5, atol=1e-6 * _size(whole[name])):
                 return f"{name} differs on {what} if it comes in two parts; leave elementwise out"
@@ -385,46 +372,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _cases(
-    cls: type[Regularizer], scales: Sequence[float] = (1.0,), shapes: Mapping[str, tuple[int, ...]] = SHAPES
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-    """Yield words, p, g and lam [K, 1, ...] of each scale and shape; lams are the least, middle and largest of the grid.
-
-    Where a class takes one trial at a time, K is 1 and each of the lams comes by itself.
-    """
-    lams = (LAM,) if getattr(cls, "lams", None) is None else sorted(regularizers.grid(cls, cls.__name__))
-    strengths = [lams[0], lams[len(lams) // 2], lams[-1]]
-    generator = torch.Generator().manual_seed(0)
-    for scale in scales:
-        for what, shape in shapes.items():
-            p, g = (torch.randn(shape, generator=generator) for _ in range(2))
-            lam = torch.tensor(strengths).view(-1, *(1,) * (len(shape) - 1))
-            for rows in [slice(row, row + 1) for row in range(3)] if cls.one_by_one else [slice(None)]:
-                yield what, scale * p[rows], g[rows].clone(), lam[rows].clone()
-
-
-def _arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
-    """Return what each hook is given."""
-    h, logits, labels, uniform, chance = _network(p)
-    return {
-        "add_grad": (p, g.clone(), lam),
-        "after_step": (p.clone(), lam, TAU),
-        "value": (p, lam),
-        "add_loss": (logits, labels, _column(lam, logits)),
-        "hidden": (h, _column(lam, h), uniform),
-        "share": (lam.flatten(), DONE[-1]),
-        "score": (p, chance),
-    }
-
-
 def _first_error(cls: type[Regularizer], device: torch.device) -> str:
     """Return the first error of any hook on tensors there, and which and where; "" if there is none."""
-    for what, p, g, lam in _cases(cls):
+    for what, p, g, lam in hooks.cases(cls):
         for kind in (torch.float32, torch.float64):
             given = (x.to(device, kind) for x in (p, g, lam))
-            for hook, arguments in _arguments(*given).items():
+            for hook, arguments in hooks.arguments(*given).items():
                 try:
-                    _act(getattr(cls(), hook), *arguments)
+                    hooks.act(getattr(cls(), hook), *arguments)
                 except (Exception, SystemExit) as error:
                     return f"{hook} on {what} in {kind}: {_told(error)}"
     return ""
@@ -439,82 +394,7 @@ def _without_hooks(cls: type[Regularizer], own: set[str]) -> str:
         )
     names = [name for name in dir(cls) if not hasattr(Regularizer, name) and callable(getattr(cls, name))]
     found = f"it has {', '.join(names)}" if names else "it has no methods"
-    return f"no hook changes anything (names misspelt?): {found}; hooks are {', '.join(HOOKS)}"
-
-
-def _act(hook: Callable, *given: object) -> object:
-    """Call a hook on views, as a training step does; return what it returns, None for one of the views themselves."""
-    views = [x[:] if isinstance(x, Tensor) else x for x in given]
-    found = hook(*views)
-    return None if any(found is view for view in views) else found
-
-
-def _called(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> Tensor | float:
-    """Call the hooks as a training step does, in place; return the value."""
-    value = method.value(p[:], lam)
-    _act(method.add_grad, p, g, lam)
-    _act(method.after_step, p, lam, TAU)
-    return value
-
-
-def _slope(method: Regularizer, p: Tensor, lam: Tensor) -> Tensor | None:
-    """Return the gradient of value at p, float64, by autograd or else by differences; None where value is 0 or float32."""
-    value = method.value(p, lam)
-    if not torch.as_tensor(value).any() or getattr(value, "dtype", None) == torch.float32:
-        return None
-    try:
-        with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
-            q = p.clone().requires_grad_()
-            (found,) = torch.autograd.grad(torch.as_tensor(method.value(q, lam)).sum(), q)
-            return found
-    except Exception:  # value is for the log: it may do what autograd does not know
-        columns = range(p[0].numel())
-        return torch.stack([_difference(method, p, lam, column) for column in columns], 1).view_as(p)
-
-
-def _difference(method: Regularizer, p: Tensor, lam: Tensor, column: int, step: float = 1e-6) -> Tensor:
-    """Return the slope [K] of value along one weight of each row."""
-    values = []
-    for sign in (1, -1):
-        moved = p.clone()
-        moved.flatten(1)[:, column] += sign * step
-        values.append(torch.as_tensor(method.value(moved, lam), dtype=p.dtype).expand(len(p)))
-    return (values[0] - values[1]) / (2 * step)
-
-
-def _network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return inputs of a dense layer [K, N, F], logits [K, N, C], labels [K, N], random numbers for the inputs and for p.
-
-    The first two are made of what is in p. The random numbers are the same for each row, so that rows can be compared.
-    """
-    h = p[:, None].clone() if p.ndim < 3 else p.clone()
-    logits = h.flatten(2)
-    labels = torch.arange(logits.shape[1], device=p.device).expand(len(p), -1) % logits.shape[2]
-    generator = torch.Generator().manual_seed(1)
-    uniform, chance = (torch.rand(x.shape[1:], generator=generator).to(x.device).expand(x.shape) for x in (h, p))
-    return h, logits, labels, uniform, chance
-
-
-def _network_hooks(method: Regularizer, given: tuple[Tensor, ...], p: Tensor, lam: Tensor) -> list[Tensor]:
-    """Return the added loss [K], the hidden inputs, the share [K] and the scores."""
-    h, logits, labels, uniform, chance = given
-    loss = method.add_loss(logits, labels, _column(lam, logits))
-    share = method.share(lam.flatten(), DONE[-1])
-    numbers = [torch.as_tensor(x, dtype=p.dtype).expand(len(p)) for x in (loss, share)]
-    return [numbers[0], method.hidden(h, _column(lam, h), uniform), numbers[1], method.score(p, chance)]
-
-
-def _column(lam: Tensor, like: Tensor) -> Tensor:
-    return lam.view(-1, *(1,) * (like.ndim - 1))
-
-
-def _results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> dict[str, Tensor]:
-    """Return what a step makes of copies: p, g, value [K], and what the other hooks give."""
-    p, g = p.clone(), g.clone()
-    loss, hidden, share, score = _network_hooks(method, _network(p), p, lam)
-    value = _called(method, p, g, lam.clone())
-    value = torch.as_tensor(value, dtype=p.dtype).expand(len(p))
-    return {"p": p, "g": g, "value": value, "loss": loss, "hidden": hidden, "share": share, "score": score}
+    return f"no hook changes anything (names misspelt?): {found}; hooks are {', '.join(hooks.HOOKS)}"
 
 
 def _told(error: BaseException) -> str:

@@ -53,7 +53,10 @@ class Group:
         return self.lam.view(-1, *(1,) * (like.ndim - 1))
 
     def call(self, hook: Callable, *args: object):
-        """Call a hook; None if it raises, which fails the group's trials and leaves the others alone."""
+        """Call a hook; None if it raises, which fails the group's trials and leaves the others alone.
+
+        A trial by itself that has diverged is not failed by what raises for numbers that are not finite: its loss tells.
+        """
         if self.reason:
             return None
         try:
@@ -61,6 +64,8 @@ class Group:
         except torch.OutOfMemoryError:  # of the stack, not of this regularizer
             raise
         except (Exception, SystemExit) as error:  # a user's own code: anything can come out of it
+            if len(self.lam) == 1 and not all(_is_finite(given) for given in args):
+                return None
             self.reason = f"{getattr(hook, '__name__', 'a hook')} raised {type(error).__name__}: {one_line(error)}"
             return None
 
@@ -77,3 +82,7 @@ def of(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
             seeds = tuple(trial.seed for trial in some)
             yield Group(slice(first, first + len(some)), cls(), lam, scope, seeds)
             first += len(some)
+
+
+def _is_finite(given: object) -> bool:
+    return not isinstance(given, Tensor) or bool(given.isfinite().all())
