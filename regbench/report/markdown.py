@@ -247,7 +247,7 @@ def _method(analysis: Analysis) -> str:
         f"Equivalent: the whole interval lies within {100 * statistics.MARGIN:g} percentage points. Where several lams "
         "are nearly tied on validation, a verdict must hold for all of them.",
         "",
-        "Compression: parameters over those not exactly zero. Speed-up: multiplications of convolutions and dense layers "
+        "Compression: parameters over those not exactly zero. Speed-up: multiplications of an image "
         "over those with a weight that is not zero; it is a bound that scattered zeros seldom reach, and is smaller than "
         "compression where dense layers hold the weights and convolutions the work. Sparsity at 1 pp: the largest share of "
         "the weights that can be zeroed, smallest first and without training again, at a cost of at most one point of the "
