@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import uuid
 from pathlib import Path
@@ -35,7 +36,8 @@ def check(experiment: str, location: str, used: bool) -> None:
     if not place.exists() and (used or moved):
         raise UserError(
             f"experiment={experiment!r} keeps its files in {place}, which is not there: if the project was moved, put a "
-            f"link to its {MLRUNS} there, or take another experiment with experiment=<name>"
+            f"link to its {MLRUNS} there; if they are gone for good, go on by mkdir -p {shlex.quote(str(place))}, or take "
+            "another experiment with experiment=<name>"
         )
     _check_writable(place, f"experiment={experiment!r} keeps its files in", "or take another experiment=<name>")
 
