@@ -19,14 +19,15 @@ def tell() -> None:
         if not file:
             usual(kind, error, trace)
             return
-        told = " ".join(str(error).split())
-        print(
-            f"error: {file} is imported in place of a library's module of this name: rename it ({told})",
-            file=sys.stderr,
-        )
+        print(f"error: {message(file, error)}", file=sys.stderr)
         raise SystemExit(2)
 
     sys.excepthook = hook
+
+
+def message(file: str, error: BaseException) -> str:
+    """Return what to tell of an error that comes of such a file, on one line."""
+    return f"{file} is imported in place of a library's module of this name: rename it ({' '.join(str(error).split())})"
 
 
 def culprit(error: BaseException) -> str:

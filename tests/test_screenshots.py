@@ -6,9 +6,9 @@ from benchmarks import screenshots
 from regbench import cli
 
 
-def test_without_a_server_it_says_so_in_one_line(capsys):
+def test_without_a_server_it_says_so_in_one_line(capsys, elsewhere):
     with pytest.raises(SystemExit) as stop:
         cli.run(screenshots.main, [])
     assert stop.value.code == 2
     told = capsys.readouterr().err
-    assert told == "error: MLFLOW_TRACKING_URI='sqlite:///mlflow.db' is no server: give its http address\n"
+    assert told == f"error: MLFLOW_TRACKING_URI='sqlite:///{elsewhere}/mlflow.db' is no server: give its http address\n"

@@ -1,5 +1,7 @@
 """A user's file that has the name of a library's module."""
 
+import importlib
+
 import pytest
 
 from regbench import shadowed
@@ -22,22 +24,22 @@ def test_a_file_that_is_imported_in_a_librarys_place_is_named_in_one_line(name, 
 
 
 def test_other_errors_are_nobodys_fault(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "nobodys.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    import mine
+    nobodys = importlib.import_module("nobodys")
 
     for error in (
-        AttributeError("no", name="x", obj=mine),
+        AttributeError("no", name="x", obj=nobodys),
         AttributeError("no", name="x", obj=pytest),
         AttributeError("no", name="x", obj=object()),
-        ImportError("no", name="mine"),
+        ImportError("no", name="nobodys"),
         ModuleNotFoundError("no", name="nowhere"),
         ValueError("no"),
     ):
         assert shadowed.culprit(error) == ""
     other = tmp_path / "other"
     other.mkdir()
-    (other / "mine.py").write_text("x = 1\n")
+    (other / "nobodys.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(other)
     monkeypatch.syspath_prepend(tmp_path)
-    assert shadowed.culprit(AttributeError("no", name="x", obj=mine)) == str(tmp_path / "mine.py")
+    assert shadowed.culprit(AttributeError("no", name="x", obj=nobodys)) == str(tmp_path / "nobodys.py")
