@@ -56,6 +56,10 @@ def _streams() -> None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # a terminal that does not know its size says 0, as in containers, and rich would print nothing at all
+    for name in ("COLUMNS", "LINES"):
+        if re.fullmatch(r"\s*0*\s*", os.environ.get(name, "")):
+            os.environ.pop(name, None)
 
 
 def _warnings() -> None:

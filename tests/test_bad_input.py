@@ -214,6 +214,12 @@ CASES = [
         {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
         "MLFLOW_RUN_ID='0123' is no run of sqlite:///",
     ),
+    (
+        "sweep",
+        {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///mine.db"},
+        "/work/mine.db: unset MLFLOW_RUN_ID; or, since `mlflow run` starts a command in the project's folder, give "
+        "MLFLOW_TRACKING_URI='sqlite:///mine.db' with its whole path",
+    ),
     ("sweep", {"MLFLOW_EXPERIMENT_ID": "7"}, "MLFLOW_EXPERIMENT_ID='7' is no experiment of sqlite:////"),
     (
         "sweep",

@@ -44,6 +44,14 @@ def test_letters_that_the_output_does_not_take_are_spelt_out(monkeypatch):
         assert output.getvalue().splitlines() == [NAME.encode(), rb"\xdcbung \u72ac"]
 
 
+def test_a_terminal_of_no_size_is_written_to(monkeypatch, capsys):
+    for size in ("0", ""):
+        monkeypatch.setenv("COLUMNS", size)
+        monkeypatch.setenv("LINES", size)
+        assert stopped(say) == 0
+        assert capsys.readouterr().out.splitlines() == [NAME, NAME]
+
+
 def test_closed_streams_are_done_without(monkeypatch):
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)

@@ -14,7 +14,7 @@ from regbench.data.images import SIDE
 from regbench.errors import one_line
 
 # raised with every change of how a file becomes an image, so that no cache of another way is read
-VERSION = 2
+VERSION = 3
 # tags of TIFF
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 SIXTEEN_BITS = 2**16 - 1
@@ -95,6 +95,7 @@ def _shallow(image: Image.Image) -> tuple[Image.Image, float | None]:
     share = values / white
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         share = 1 - share
+    share = np.where(values == image.info.get("transparency"), 1, share)
     return Image.fromarray(np.rint(255 * share).astype(np.uint8)), None if image.mode == "F" else float(share.max())
 
 

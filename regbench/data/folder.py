@@ -1,5 +1,6 @@
 """A folder of image files in the layout of torchvision's ImageFolder, decoded once."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def load(data_dir: Path) -> Images:
             arrays[f"{listing.part}_images"], pixels = np.split(pixels, [sum(counts)])
             arrays[f"{listing.part}_labels"] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         images = Images(name, tuple(listings[0].images), **arrays, notes=notes)
+        notes += _leaks(images, files[-len(images.test_labels) :])
         if key:
             cache.write(key, images)
     skipped: dict[str, list[str]] = {}
@@ -63,6 +65,27 @@ def _require_same_classes(data_dir: Path, listings: Sequence[Listing]) -> None:
             f"folder: {printable(data_dir)}/train and {printable(data_dir)}/test must have the same classes; "
             f"{', '.join(alone)}; add it to the other one, or remove it"
         )
+    if len(train) == 1:
+        raise UserError(
+            f"folder: {printable(data_dir)}/train has one class only, {few([repr(name) for name in train])}, which leaves "
+            "nothing to recognise: give two or more; if the classes are folders within it, move them one level up"
+        )
+
+
+def _leaks(images: Images, files: Sequence[str]) -> list[str]:
+    """Return what is to be told of test images, read from `files`, that are trained on too."""
+    seen = {_digest(picture) for picture in images.train_images}
+    again = [file for file, picture in zip(files, images.test_images, strict=True) if _digest(picture) in seen]
+    if not again:
+        return []
+    return [
+        f"{len(again):,} of the {len(files):,} test images are training images too, dot for dot, so that the test accuracy "
+        f"flatters: {few(again)}"
+    ]
+
+
+def _digest(picture: np.ndarray) -> bytes:
+    return hashlib.sha256(picture.tobytes()).digest()
 
 
 def _decode(root: Path, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:

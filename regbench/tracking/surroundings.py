@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from regbench.errors import UserError
@@ -32,8 +33,19 @@ def find_run(client: MlflowClient | None, run_id: str, uri: str) -> Run:
         run = None
     if run is None or run.info.lifecycle_stage != "active":
         what = "no run of" if run is None else "a run that is deleted in"
-        raise UserError(f"MLFLOW_RUN_ID={run_id!r} is {what} {uri}: unset MLFLOW_RUN_ID")
+        raise UserError(f"MLFLOW_RUN_ID={run_id!r} is {what} {uri}: unset MLFLOW_RUN_ID{_whole_path()}")
     return run
+
+
+def _whole_path() -> str:
+    """Return what else may help: of a relative address `mlflow run` and the command it starts mean different files."""
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not re.match(r"sqlite(\+\w+)?:///(?!/)", given, re.IGNORECASE):
+        return ""
+    return (
+        f"; or, since `mlflow run` starts a command in the project's folder, give MLFLOW_TRACKING_URI={given!r} with its "
+        "whole path, as in sqlite:////home/me/mlflow.db"
+    )
 
 
 def is_launcher(run: Run) -> bool:

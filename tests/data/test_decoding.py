@@ -119,6 +119,7 @@ def test_what_is_transparent_shows_white(tmp_path):
         "gif.png": (indices, {"format": "GIF", "transparency": 0}),
         "key.png": (key, {"transparency": (9, 9, 9)}),
         "grey_key.png": (key.convert("L"), {"transparency": 9}),
+        "deep_key.png": (Image.fromarray(np.where(SHAPE, 0, 999).astype(np.uint16)), {"transparency": 999}),
     }
     for name, (image, options) in cases.items():
         assert np.array_equal(grey(put(tmp_path / name, image, **options)), 255 - SHAPE), name
@@ -217,7 +218,7 @@ def folder_of(root: Path, count: int = 2) -> Path:
         for label in ("cat", "dog"):
             (root / part / label).mkdir(parents=True)
             for i in range(count):
-                put(root / part / label / f"{i}.png", GREY8)
+                put(root / part / label / f"{i}.png", GREY8 if part == "train" else GREY8.T)
     return root
 
 
@@ -253,5 +254,5 @@ def test_what_was_made_of_the_files_is_told_each_time(tmp_path):
     assert "train/cat/pages.tif" in first.notes[0]
     assert "6.2% of white" in first.notes[1]
     # nothing is said of images that use their bits
-    put(root / "test" / "dog" / "bright.png", GREY16)
+    put(root / "test" / "dog" / "bright.png", GREY16.T)
     assert len(data.load("folder", root).notes) == 1

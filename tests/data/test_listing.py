@@ -18,7 +18,7 @@ def folder_of(root: Path, *classes: str, parts: tuple[str, ...] = ("train", "tes
         for shade, name in enumerate(classes or ("cat", "dog")):
             (root / part / name).mkdir(parents=True)
             for i in range(2):
-                Image.new("L", (32, 32), 100 * shade + i).save(root / part / name / f"{i}.png")
+                Image.new("L", (32, 32), 100 * shade + 10 * (part == "test") + i).save(root / part / name / f"{i}.png")
     return root
 
 
@@ -132,6 +132,22 @@ def test_names_of_any_bytes_are_taken_and_told_on_one_line(tmp_path):
     os.rename(root / "test" / "b\udcffc", root / "test" / "\x1b[31m")
     with pytest.raises(UserError, match=r"classes; only train/ has 'b\\\\xffc', only test/ has '\\x1b\[31m'; add"):
         data.load("folder", root)
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    root = folder_of(tmp_path / "pets", "all/cat", "all/dog")
+    with pytest.raises(UserError, match=r"train has one class only, 'all', .*give two or more; .* one level up$"):
+        data.load("folder", root)
+
+
+def test_test_images_that_are_trained_on_are_told(tmp_path):
+    root = folder_of(tmp_path / "pets")
+    copy(root / "train" / "cat" / "1.png", root / "test" / "cat" / "copy.png")
+    for _ in range(2):  # decoded, and from the cache
+        (note,) = data.load("folder", root).notes
+        assert note.startswith("1 of the 5 test images are training images too") and note.endswith(
+            ": test/cat/copy.png"
+        )
 
 
 def test_a_part_that_is_called_differently_is_named(tmp_path):
