@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -539,6 +540,57 @@ class NormalizesBatches(Base):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.norm(self.features(x)))
+
+
+class ReservedName(Base):
+    """That of the part of a safetensors file that is no tensor."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("__metadata__", torch.ones(1))
+
+
+class Pixels(Base):
+    """Logits as a fully convolutional network has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, :, None, None]
+
+
+class Thousand(Base):
+    def __init__(self, n_classes: int = 1000) -> None:
+        super().__init__(n_classes)
+
+
+class Device(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + torch.ones(1, device="meta"))
+
+
+class DoubleOnly(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.features(x) @ torch.eye(12, dtype=torch.float64))
+
+
+class EvaluatesAlone(Base):
+    """Its train() takes no mode, and eval() does without."""
+
+    def train(self) -> "EvaluatesAlone":
+        return super().train(True)
+
+
+@dataclass
+class Compared(nn.Module):
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, self.num_classes)
+
+
+class Probabilities(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).softmax(1)
 
 
 class OneBatchSize(Base):

@@ -51,6 +51,14 @@ REFUSED = {
     "Renames": "leaves 'a.weight' out of its state_dict(), or renames it",
     "OddBuffer": "holds 'odd' sparse or quantized",
     "OddName": "does not go into model.safetensors",
+    "ReservedName": "'__metadata__' of type torch.float32 does not go into model.safetensors",
+    "Pixels": "returns shape (32, 4, 1, 1) on images [32, 3, 32, 32] in training mode, expected (32, 4): logits for 4 "
+    "classes; end with flatten(1)",
+    "Thousand": "expected (32, 4): logits for 4 classes; its constructor is told their number as num_classes",
+    "Device": "leave out .cuda() and devices of its own",
+    "DoubleOnly": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
+    "EvaluatesAlone": "make its train(mode=True) like that of torch.nn.Module",
+    "Compared": "write @dataclass(eq=False)",
     "OneBatchSize": "does not run on images [32, 3, 32, 32] in training mode (shape '[20, -1]' is invalid",
 }
 
@@ -180,6 +188,7 @@ def test_a_batch_of_one_is_no_last_batch(images):
     ("name", "told"),
     [
         ("Extra", "saves _extra_state, which is no tensor and is left out of model.safetensors"),
+        ("Probabilities", "returns probabilities (a softmax at its end?)"),
         ("Same", "begins with the same weights for every seed"),
         (
             "Parametrized",
