@@ -33,6 +33,10 @@ HINTS = {
     r"NVIDIA driver|not compiled with CUDA|same device|expected device": (
         "leave out .cuda() and devices of its own: the network and its images are on one device, x.device"
     ),
+    r"(Output|Kernel) size (is too small|can't be greater)": (
+        f"images are {SIDE} x {SIDE}: take strides and poolings out of it, or enlarge them first by F.interpolate"
+    ),
+    r"backward through the graph a second time": "detach() what it keeps from one call to the next",
     r"unhashable type": "write @dataclass(eq=False), as torch.nn.Module compares",
     r"\.train\(\) (takes|got|missing)": "make its train(mode=True) like that of torch.nn.Module",
     r"same dtype|Found dtype|scalar type": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
@@ -128,9 +132,7 @@ class _Check:
 
     def begin(self) -> Training:
         """Return a new training; the state of the network fits the engines."""
-        with self.explained(
-            "cannot be built", "its constructor must take no argument, or num_classes; give others a default"
-        ):
+        with self.explained("cannot be built", "its constructor must take no argument, or num_classes"):
             with seeded(self.trial.seed):
                 model = models.build(self.recipe.model, self.classes)
             parameters = dict(model.named_parameters())

@@ -54,6 +54,8 @@ REFUSED = {
     "ReservedName": "'__metadata__' of type torch.float32 does not go into model.safetensors",
     "Pixels": "returns shape (32, 4, 1, 1) on images [32, 3, 32, 32] in training mode, expected (32, 4): logits for 4 "
     "classes; end with flatten(1)",
+    "Shrinks": "images are 32 x 32: take strides and poolings out of it",
+    "KeepsGraph": "detach() what it keeps from one call to the next",
     "Thousand": "expected (32, 4): logits for 4 classes; its constructor is told their number as num_classes",
     "Device": "leave out .cuda() and devices of its own",
     "DoubleOnly": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
