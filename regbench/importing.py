@@ -2,6 +2,9 @@
 
 import importlib
 import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import PurePosixPath
 from types import ModuleType
@@ -20,7 +23,8 @@ def by_path(option: str, spec: str, accepted: str) -> object:
     if is_file(module):
         raise UserError(f"{option}={spec!r} is the path of a file; write {for_file(module, name)}")
     try:
-        found = importlib.import_module(module)
+        with settings_kept():
+            found = importlib.import_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing runs the user's own code: anything can come out of it
@@ -29,6 +33,25 @@ def by_path(option: str, spec: str, accepted: str) -> object:
         return attrgetter(name)(found)
     except Exception as error:
         raise UserError(f"{option}={spec!r} cannot be imported ({_without(found, name)}); {accepted}") from error
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back what a user's code sets of torch for the whole program: it would change other trials, under their keys."""
+    torch = sys.modules.get("torch")  # which is not imported for this
+    before = torch and (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
+    try:
+        yield
+    finally:
+        torch = sys.modules.get("torch")
+        if torch and hasattr(torch, "set_default_device"):  # else its import failed
+            kind, device, grad = before or (torch.float32, torch.device("cpu"), True)
+            if torch.get_default_dtype() != kind:
+                torch.set_default_dtype(kind)
+            if torch.get_default_device() != device:
+                torch.set_default_device(None if device.type == "cpu" else device)
+            if torch.is_grad_enabled() != grad:
+                torch.set_grad_enabled(grad)
 
 
 def is_file(text: str) -> bool:

@@ -382,6 +382,16 @@ class Grouped(nn.Module):
         return self.out(self.body(x).flatten(1))
 
 
+class Settles(Base):
+    """Sets what is torch's for the whole program."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+
+
 class SavesItself(Base):
     """A state_dict of its own, which it reads again."""
 
@@ -555,6 +565,12 @@ class Pixels(Base):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x)[:, :, None, None]
+
+
+class MissingFile(Base):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.load_state_dict(torch.load("pretrained.pth"))
 
 
 class Shrinks(Base):

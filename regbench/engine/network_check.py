@@ -37,6 +37,7 @@ HINTS = {
         f"images are {SIDE} x {SIDE}: take strides and poolings out of it, or enlarge them first by F.interpolate"
     ),
     r"backward through the graph a second time": "detach() what it keeps from one call to the next",
+    r"No such file": "give its files by their absolute paths, as of Path(__file__).parent",
     r"unhashable type": "write @dataclass(eq=False), as torch.nn.Module compares",
     r"\.train\(\) (takes|got|missing)": "make its train(mode=True) like that of torch.nn.Module",
     r"same dtype|Found dtype|scalar type": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
