@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from regbench.errors import UserError, one_line
@@ -73,7 +74,17 @@ def _why(module: str, error: BaseException) -> str:
         return f"{one_line(error)}, which {module} imports"
     if isinstance(error, SystemExit):
         return f"{module} ends Python with {error.code} when it is imported; put that under if __name__ == '__main__'"
-    return f"{type(error).__name__}: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}{_advice(error)}"
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, NameError) and error.name == "get_ipython":
+        return "; leave out what only a notebook has"
+    if isinstance(error, SyntaxError | ValueError) and re.search("null bytes|can't decode|Non-UTF-8", str(error)):
+        return "; save it as UTF-8"
+    if isinstance(error, SyntaxError) and (error.text or "").lstrip().startswith(("%", "!")):
+        return f"; leave out what only a notebook has, {error.text.strip()!r}"
+    return ""
 
 
 def _without(module: ModuleType, name: str) -> str:
@@ -81,4 +92,7 @@ def _without(module: ModuleType, name: str) -> str:
     file = getattr(module, "__file__", None)
     own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
     classes = f"; its classes: {', '.join(own[:5])}" if own else ""
+    mine = Path(f"{module.__name__.replace('.', '/')}.py")
+    if file and mine.exists() and not mine.samefile(file):
+        classes = f", and not your {mine}: give that another name"
     return f"module {module.__name__!r} has no attribute {name!r}: it is {file or 'a folder'}{classes}"

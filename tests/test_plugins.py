@@ -55,6 +55,22 @@ def test_what_a_users_file_sets_of_torch_for_the_whole_program_is_put_back(tmp_p
     assert told.startswith("torch.float32 cpu <MulBackward0")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("notebook", b"%matplotlib inline\n", r"leave out what only a notebook has, '%matplotlib inline'\)"),
+        ("exported", b"get_ipython().system('ls')\n", r"'get_ipython' is not defined; leave out what only a notebook"),
+        ("wide", "x = 1\n".encode("utf-16"), r"; save it as UTF-8\)"),
+        ("json", b"class R: pass\n", r"__init__.py, and not your json.py: give that another name\)"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_told_with_what_to_do(elsewhere, monkeypatch, name, text, told):
+    (elsewhere / f"{name}.py").write_bytes(text)
+    monkeypatch.syspath_prepend(elsewhere)
+    with pytest.raises(UserError, match=told):
+        regularizers.find(f"{name}:R")
+
+
 def test_a_grid_is_a_tuple_list_array_tensor_or_range():
     for name in ("AsList", "AsArray", "AsTensor", "AsTexts"):
         assert regularizers.own_lams(f"tests.plugins:{name}") == (1e-4, 1e-3), name

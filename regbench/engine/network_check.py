@@ -145,6 +145,11 @@ class _Check:
                     f"{self.name} trains the complex {name!r}, on which no regularizer is defined; hold its real and "
                     "imaginary part in a real torch.nn.Parameter, and use torch.view_as_complex of it"
                 )
+            if getattr(parameter, "_post_accumulate_grad_hooks", None):
+                raise UserError(
+                    f"{self.name} waits for the .grad of {name!r} (register_post_accumulate_grad_hook), which gets none "
+                    "here; take register_hook"
+                )
         tensors = parameters | dict(model.named_buffers())
         odd = [name for name, w in tensors.items() if w.layout != torch.strided or w.is_quantized]
         if odd:

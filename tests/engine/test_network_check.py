@@ -54,6 +54,7 @@ REFUSED = {
     "ReservedName": "'__metadata__' of type torch.float32 does not go into model.safetensors",
     "Pixels": "returns shape (32, 4, 1, 1) on images [32, 3, 32, 32] in training mode, expected (32, 4): logits for 4 "
     "classes; end with flatten(1)",
+    "HooksLate": "waits for the .grad of 'a.weight' (register_post_accumulate_grad_hook), which gets none here",
     "MissingFile": "give its files by their absolute paths",
     "Shrinks": "images are 32 x 32: take strides and poolings out of it",
     "KeepsGraph": "detach() what it keeps from one call to the next",
