@@ -20,6 +20,7 @@ from regbench.regularizers import Regularizer
 SLOPE = 1e-3  # by which add_grad may differ from the gradient of value, relative to the largest
 
 ALONE = "write one_by_one = True in the class, whose hooks are then called for one trial at a time, K = 1"
+BOUNDED = "keep it finite, as by clamp(min=1e-12) of what is divided by or taken the root or logarithm of"
 # what to write instead, by what torch says
 HINTS = {
     r"converted to (a )?(Python )?scalar|Boolean value of Tensor|only one element tensors|only 0-dimensional": (
@@ -32,6 +33,13 @@ HINTS = {
         "make tensors where p is, as in torch.zeros(3, device=p.device)"
     ),
     r"dtype|scalar type": "make tensors of p's type, as in torch.zeros(3, dtype=p.dtype)",
+    r"'NoneType' object has no attribute|NoneType.* and 'Tensor'|'Tensor' and 'NoneType'": (
+        "weights have no .grad here: the gradient is g, as in g.add_(...)"
+    ),
+    r"Dimension out of range|too many values to unpack|not enough values to unpack|at least 2 dim|2D tensor": (
+        "p is [K, ...], a bias [K, n] with scope=all, and h is [K, N, ...]: take flatten(1), and return where p.ndim is "
+        "not what a hook is for"
+    ),
 }
 
 Rule = Callable[[type[Regularizer]], str]
@@ -235,6 +243,7 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
     """A row whose lam is 0 is left bitwise as it is, beside rows that are not."""
     if cls.one_by_one:  # and its hooks are not called at lam 0
         return ""
+    times = "multiply what is done with lam, or choose by torch.where(lam > 0, ..., ...)"
     for what, p, g, lam in hooks.cases(cls):
         lam[1] = 0
         p[1].view(-1)[:2] = 0
@@ -243,11 +252,13 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
                 p[1] = 0
             found, given = hooks.results(cls(), p, g, lam), {"p": p, "g": g, "hidden": hooks.network(p)[0]}
             for name, before in given.items():
+                if found[name][1].isnan().any():
+                    return f"{name} becomes NaN on {what}{filled}, as 0 times infinity does; {BOUNDED}"
                 if not torch.equal(found[name][1], before[1]):
-                    return f"{name} is changed on {what}{filled}"
+                    return f"{name} is changed on {what}{filled}; {times}"
             for name in ("value", "loss", "share"):
                 if found[name][1] != 0:
-                    return f"the {name} is {found[name][1].item():g} on {what}{filled}"
+                    return f"the {name} is {found[name][1].item():g} on {what}{filled}; {times}"
     return ""
 
 
@@ -292,12 +303,13 @@ def is_same_alone(cls: type[Regularizer]) -> str:
     return ""
 
 
-def is_finite_at_zero(cls: type[Regularizer]) -> str:
-    """Weights that are all zero give finite results."""
+def is_finite(cls: type[Regularizer]) -> str:
+    """Finite weights give finite results, also where all are zero."""
     for what, p, g, lam in hooks.cases(cls):
-        for name, found in hooks.results(cls(), 0 * p, 0 * g, lam).items():
-            if not found.isfinite().all():
-                return f"{name} has {found[~found.isfinite()][0].item():g} on {what}"
+        for factor, filled in ((1, ""), (0, " of zeros")):
+            for name, found in hooks.results(cls(), factor * p, factor * g, lam).items():
+                if not found.isfinite().all():
+                    return f"{name} has {found[~found.isfinite()][0].item():g} on {what}{filled}; {BOUNDED}"
     return ""
 
 
@@ -305,7 +317,7 @@ def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
     for what, p, g, lam in hooks.cases(cls):
         method, random = cls(), torch.get_rng_state()
-        hooks.results(method, 1 - p, g, lam)
+        hooks.results(method, 1 - p, g, lam, seed=2)
         calls = [hooks.results(m, p, g, lam) for m in (method, method, cls())]
         if not torch.equal(torch.get_rng_state(), random):
             return f"torch's random state changes on {what}; hooks must not draw random numbers, nor set the seed"
@@ -342,7 +354,7 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
     """With elementwise = True, a part of the weights is treated as in the whole, and values add up."""
     if not cls.elementwise:
         return ""
-    for what, p, g, lam in hooks.cases(cls):
+    for what, p, g, lam in hooks.cases(cls, shapes=hooks.SHAPES | hooks.LARGE):
         whole, parted, added, values = hooks.results(cls(), p, g, lam), p.clone(), g.clone(), []
         for rows in (slice(2), slice(2, None)):
             values.append(torch.as_tensor(hooks.called(cls(), parted[:, rows], added[:, rows], lam), dtype=p.dtype))
@@ -358,15 +370,16 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
 FIRST = (has_grid, is_callable, runs, has_shapes)
 RULES: tuple[Rule, ...] = (
     *FIRST,
+    # next what makes some of the others break too, which would tell of another cause
+    is_finite,
+    is_deterministic,
     acts_in_place,
     adds,
     has_shares,
     is_differentiable,
-    leaves_lam_zero,
     keeps_rows_apart,
     is_same_alone,
-    is_finite_at_zero,
-    is_deterministic,
+    leaves_lam_zero,
     matches_value,
     is_elementwise_if_it_says_so,
 )

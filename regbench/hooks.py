@@ -101,7 +101,7 @@ def _difference(method: Regularizer, p: Tensor, lam: Tensor, column: int, step: 
     return (values[0] - values[1]) / (2 * step)
 
 
-def network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def network(p: Tensor, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return inputs of a dense layer [K, N, F], logits [K, N, C], labels [K, N], random numbers for the inputs and for p.
 
     The first two are made of what is in p. The random numbers are the same for each row, so that rows can be compared.
@@ -109,7 +109,7 @@ def network(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     h = p[:, None].clone() if p.ndim < 3 else p.clone()
     logits = h.flatten(2)
     labels = torch.arange(logits.shape[1], device=p.device).expand(len(p), -1) % logits.shape[2]
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     uniform, chance = (torch.rand(x.shape[1:], generator=generator).to(x.device).expand(x.shape) for x in (h, p))
     return h, logits, labels, uniform, chance
 
@@ -127,10 +127,10 @@ def column(lam: Tensor, like: Tensor) -> Tensor:
     return lam.view(-1, *(1,) * (like.ndim - 1))
 
 
-def results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> dict[str, Tensor]:
+def results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor, seed: int = 1) -> dict[str, Tensor]:
     """Return what a step makes of copies: p, g, value [K], and what the other hooks give."""
     p, g = p.clone(), g.clone()
-    loss, hidden, share, score = network_hooks(method, network(p), p, lam)
+    loss, hidden, share, score = network_hooks(method, network(p, seed), p, lam)
     value = called(method, p, g, lam.clone())
     value = torch.as_tensor(value, dtype=p.dtype).expand(len(p))
     return {"p": p, "g": g, "value": value, "loss": loss, "hidden": hidden, "share": share, "score": score}

@@ -2,8 +2,12 @@
 
 import importlib
 import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from regbench.errors import UserError, one_line
@@ -20,7 +24,8 @@ def by_path(option: str, spec: str, accepted: str) -> object:
     if is_file(module):
         raise UserError(f"{option}={spec!r} is the path of a file; write {for_file(module, name)}")
     try:
-        found = importlib.import_module(module)
+        with settings_kept():
+            found = importlib.import_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing runs the user's own code: anything can come out of it
@@ -29,6 +34,25 @@ def by_path(option: str, spec: str, accepted: str) -> object:
         return attrgetter(name)(found)
     except Exception as error:
         raise UserError(f"{option}={spec!r} cannot be imported ({_without(found, name)}); {accepted}") from error
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back what a user's code sets of torch for the whole program: it would change other trials, under their keys."""
+    torch = sys.modules.get("torch")  # which is not imported for this
+    before = torch and (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
+    try:
+        yield
+    finally:
+        torch = sys.modules.get("torch")
+        if torch and hasattr(torch, "set_default_device"):  # else its import failed
+            kind, device, grad = before or (torch.float32, torch.device("cpu"), True)
+            if torch.get_default_dtype() != kind:
+                torch.set_default_dtype(kind)
+            if torch.get_default_device() != device:
+                torch.set_default_device(None if device.type == "cpu" else device)
+            if torch.is_grad_enabled() != grad:
+                torch.set_grad_enabled(grad)
 
 
 def is_file(text: str) -> bool:
@@ -50,7 +74,17 @@ def _why(module: str, error: BaseException) -> str:
         return f"{one_line(error)}, which {module} imports"
     if isinstance(error, SystemExit):
         return f"{module} ends Python with {error.code} when it is imported; put that under if __name__ == '__main__'"
-    return f"{type(error).__name__}: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}{_advice(error)}"
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, NameError) and error.name == "get_ipython":
+        return "; leave out what only a notebook has"
+    if isinstance(error, SyntaxError | ValueError) and re.search("null bytes|can't decode|Non-UTF-8", str(error)):
+        return "; save it as UTF-8"
+    if isinstance(error, SyntaxError) and (error.text or "").lstrip().startswith(("%", "!")):
+        return f"; leave out what only a notebook has, {error.text.strip()!r}"
+    return ""
 
 
 def _without(module: ModuleType, name: str) -> str:
@@ -58,4 +92,7 @@ def _without(module: ModuleType, name: str) -> str:
     file = getattr(module, "__file__", None)
     own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
     classes = f"; its classes: {', '.join(own[:5])}" if own else ""
+    mine = Path(f"{module.__name__.replace('.', '/')}.py")
+    if file and mine.exists() and not mine.samefile(file):
+        classes = f", and not your {mine}: give that another name"
     return f"module {module.__name__!r} has no attribute {name!r}: it is {file or 'a folder'}{classes}"

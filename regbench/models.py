@@ -66,10 +66,11 @@ def build(spec: str, num_classes: int) -> nn.Module:
     """
     model_class = find(spec)
     kind = _takes_classes(model_class)
-    if kind == inspect.Parameter.POSITIONAL_ONLY:
-        model = model_class(num_classes)
-    else:
-        model = model_class(num_classes=num_classes) if kind is not None else model_class()
+    with importing.settings_kept():
+        if kind == inspect.Parameter.POSITIONAL_ONLY:
+            model = model_class(num_classes)
+        else:
+            model = model_class(num_classes=num_classes) if kind is not None else model_class()
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         training = model.training
         # in evaluation, so that no running statistics begin with these images

@@ -540,3 +540,86 @@ instance = AsList()
 
 def not_a_class():
     """Found by import path, but no regularizer."""
+
+
+class Root(Regularizer):
+    """Its slope is infinite at 0."""
+
+    lams = (1e-4,)
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p.sign() / p.abs().sqrt())
+
+
+class LogScores(OneShot):
+    def score(self, p, uniform):
+        return (p.abs() - 0.1).log()
+
+
+class WritesGrad(Regularizer):
+    """As around a torch.optim optimizer."""
+
+    lams = (1e-4,)
+
+    def add_grad(self, p, g, lam):
+        p.grad.add_(lam * p)
+
+
+class RowsOfColumns(Regularizer):
+    """Does not think of biases."""
+
+    lams = (1e-4,)
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p / p.norm(dim=2, keepdim=True).clamp(min=1e-9))
+
+
+class KeepsMask(Regularizer):
+    lams = (0.1,)
+    mask = None
+
+    def hidden(self, h, lam, uniform):
+        if self.mask is None:
+            self.mask = uniform >= lam
+        return h * self.mask if self.mask.shape == h.shape else h
+
+
+class SmallOnly(Regularizer):
+    lams = (1e-2,)
+    elementwise = True
+
+    def after_step(self, p, lam, tau):
+        if p[0].numel() < 10_000:
+            p.div_(1 + tau * lam)
+
+
+class DrawsHidden(Regularizer):
+    lams = (0.1,)
+
+    def hidden(self, h, lam, uniform):
+        return h + lam * torch.randn_like(h)
+
+
+class Averages(Regularizer):
+    """Pulls weights to their former ones."""
+
+    lams = (0.1,)
+
+    def __init__(self):
+        self.former = {}
+
+    def after_step(self, p, lam, tau):
+        p.lerp_(self.former.get(p.shape, p.clone()), lam)
+        self.former[p.shape] = p.clone()
+
+
+class LargestLam(Regularizer):
+    """Prunes a share of each layer, by the largest lam."""
+
+    lams = (0.1, 0.2)
+
+    def after_step(self, p, lam, tau):
+        count = int(lam.max() * p[0].numel())
+        if count:
+            least = p.abs().flatten(1).kthvalue(count, dim=1).values.view(-1, *[1] * (p.ndim - 1))
+            p.masked_fill_(p.abs() <= least, 0)

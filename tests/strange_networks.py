@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -381,6 +382,16 @@ class Grouped(nn.Module):
         return self.out(self.body(x).flatten(1))
 
 
+class Settles(Base):
+    """Sets what is torch's for the whole program."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+
+
 class SavesItself(Base):
     """A state_dict of its own, which it reads again."""
 
@@ -539,6 +550,89 @@ class NormalizesBatches(Base):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.norm(self.features(x)))
+
+
+class ReservedName(Base):
+    """That of the part of a safetensors file that is no tensor."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("__metadata__", torch.ones(1))
+
+
+class Pixels(Base):
+    """Logits as a fully convolutional network has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, :, None, None]
+
+
+class HooksLate(Base):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.a.weight.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+
+
+class MissingFile(Base):
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.load_state_dict(torch.load("pretrained.pth"))
+
+
+class Shrinks(Base):
+    """Made for larger images."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.pool = nn.Sequential(nn.AvgPool2d(16), nn.MaxPool2d(3))
+
+
+class KeepsGraph(Base):
+    """A hidden state that goes on from batch to batch."""
+
+    last: torch.Tensor | float = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.features(x)
+        if self.training:
+            h = self.last = h + 0.5 * torch.as_tensor(self.last).mean()
+        return self.fc(h)
+
+
+class Thousand(Base):
+    def __init__(self, n_classes: int = 1000) -> None:
+        super().__init__(n_classes)
+
+
+class Device(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + torch.ones(1, device="meta"))
+
+
+class DoubleOnly(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.features(x) @ torch.eye(12, dtype=torch.float64))
+
+
+class EvaluatesAlone(Base):
+    """Its train() takes no mode, and eval() does without."""
+
+    def train(self) -> "EvaluatesAlone":
+        return super().train(True)
+
+
+@dataclass
+class Compared(nn.Module):
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, self.num_classes)
+
+
+class Probabilities(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).softmax(1)
 
 
 class OneBatchSize(Base):

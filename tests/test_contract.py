@@ -90,11 +90,17 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.SmoothsAtZero, contract.leaves_lam_zero, "the loss is"),
         (plugins.PrunesAtZero, contract.leaves_lam_zero, "the share is 0.5"),
         (plugins.MixesLogits, contract.keeps_rows_apart, "loss of the other rows changes with a row of 0.5"),
-        (plugins.MovesAtZero, contract.leaves_lam_zero, "p is changed on a matrix"),
-        (plugins.NanAtZero, contract.leaves_lam_zero, "p is changed on a matrix of zeros"),
+        (plugins.MovesAtZero, contract.leaves_lam_zero, "p is changed on a matrix; multiply what is done with lam"),
+        (plugins.NanAtZero, contract.leaves_lam_zero, "p becomes NaN on a matrix of zeros"),
         (plugins.Mixes, contract.keeps_rows_apart, "g of the other rows changes with a row of 0.5"),
         (plugins.Counts, contract.is_same_alone, "g differs"),
-        (plugins.NotFiniteAtZero, contract.is_finite_at_zero, "g has inf"),
+        (plugins.NotFiniteAtZero, contract.is_finite, "g has inf on a matrix of zeros; keep it finite, as by clamp"),
+        (plugins.Root, contract.leaves_lam_zero, "g becomes NaN on a matrix, as 0 times infinity does; keep it finite"),
+        (plugins.LogScores, contract.is_finite, "score has nan on a matrix; keep it finite"),
+        (plugins.WritesGrad, contract.runs, "weights have no .grad here: the gradient is g"),
+        (plugins.RowsOfColumns, contract.runs, "and return where p.ndim is not what a hook is for"),
+        (plugins.KeepsMask, contract.is_deterministic, "hidden differs from call to call on a matrix"),
+        (plugins.SmallOnly, contract.is_elementwise_if_it_says_so, "p differs on a large matrix if it comes in two"),
         (plugins.Draws, contract.is_deterministic, "must not draw random numbers"),
         (plugins.RemembersScores, contract.is_deterministic, "score differs from call to call"),
         (plugins.NormValue, contract.is_elementwise_if_it_says_so, "value is not the sum of those of two parts"),
@@ -104,6 +110,21 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
 def test_each_rule_is_found_broken(cls, rule, how):
     broken = dict(contract.check(cls))
     assert how in broken[rule.__doc__.rstrip(".")]
+
+
+@pytest.mark.parametrize(
+    ("cls", "first"),
+    [
+        (plugins.DrawsHidden, contract.is_deterministic),
+        (plugins.Averages, contract.is_deterministic),
+        (plugins.LogScores, contract.is_finite),
+        (plugins.LargestLam, contract.keeps_rows_apart),
+    ],
+)
+def test_the_cause_is_told_before_what_comes_of_it(cls, first):
+    """A sweep tells only the first."""
+    broken = [rule for rule, how in contract.check(cls) if how]
+    assert len(broken) > 1 and broken[0] == first.__doc__.rstrip(".")
 
 
 def test_a_hook_is_run_where_it_will_be():

@@ -11,7 +11,7 @@ from regbench.errors import UserError
 from regbench.regularizers import registry
 from regbench.sweep import Recipe, Trial, grid
 from regbench.tracking.store import Store
-from tests.conftest import TINY
+from tests.conftest import TINY, printed
 from tests.plugins import Log, Outer
 
 RECIPE = Recipe("x", "f" * 64, train_size=100, val_size=10)
@@ -41,6 +41,34 @@ def test_a_regularizer_is_found_by_import_path():
     assert [trial.name for trial in trials[:2]] == ["none seed=0", f"{LOG} lam=1e-5 seed=0"]
     assert len(trials) == 1 + 3 + 7
     assert regularizers.find("tests.plugins:Outer.Inner") is Outer.Inner
+
+
+@pytest.mark.parametrize("first", ["", "import torch; "])
+def test_what_a_users_file_sets_of_torch_for_the_whole_program_is_put_back(tmp_path, first):
+    """Other trials would change, which are kept under the same keys with and without it."""
+    (tmp_path / "settles.py").write_text(
+        "import torch\ntorch.set_default_dtype(torch.float64)\ntorch.set_default_device('meta')\n"
+        "torch.set_grad_enabled(False)\nclass R: pass\n"
+    )
+    code = f"{first}from regbench import importing; importing.by_path('reg', 'settles:R', ''); import torch; "
+    told = printed(code + "x = torch.zeros(1, requires_grad=True) * 2; print(x.dtype, x.device, x.grad_fn)", tmp_path)
+    assert told.startswith("torch.float32 cpu <MulBackward0")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("notebook", b"%matplotlib inline\n", r"leave out what only a notebook has, '%matplotlib inline'\)"),
+        ("exported", b"get_ipython().system('ls')\n", r"'get_ipython' is not defined; leave out what only a notebook"),
+        ("wide", "x = 1\n".encode("utf-16"), r"; save it as UTF-8\)"),
+        ("json", b"class R: pass\n", r"__init__.py, and not your json.py: give that another name\)"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_told_with_what_to_do(elsewhere, monkeypatch, name, text, told):
+    (elsewhere / f"{name}.py").write_bytes(text)
+    monkeypatch.syspath_prepend(elsewhere)
+    with pytest.raises(UserError, match=told):
+        regularizers.find(f"{name}:R")
 
 
 def test_a_grid_is_a_tuple_list_array_tensor_or_range():

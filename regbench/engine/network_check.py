@@ -1,6 +1,7 @@
 """Whether a user's own network can be trained, found out before anything is: some steps as they will come."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from regbench import macs, models
@@ -27,6 +28,20 @@ ROUNDING = 1e-3
 TRIED = 3
 # characters of an error's text
 LONGEST = 300
+# what to do instead, by what torch and Python say
+HINTS = {
+    r"NVIDIA driver|not compiled with CUDA|same device|expected device": (
+        "leave out .cuda() and devices of its own: the network and its images are on one device, x.device"
+    ),
+    r"(Output|Kernel) size (is too small|can't be greater)": (
+        f"images are {SIDE} x {SIDE}: take strides and poolings out of it, or enlarge them first by F.interpolate"
+    ),
+    r"backward through the graph a second time": "detach() what it keeps from one call to the next",
+    r"No such file": "give its files by their absolute paths, as of Path(__file__).parent",
+    r"unhashable type": "write @dataclass(eq=False), as torch.nn.Module compares",
+    r"\.train\(\) (takes|got|missing)": "make its train(mode=True) like that of torch.nn.Module",
+    r"same dtype|Found dtype|scalar type": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
+}
 
 
 def check(recipe: Recipe, data: Images, device: torch.device) -> None:
@@ -130,6 +145,11 @@ class _Check:
                     f"{self.name} trains the complex {name!r}, on which no regularizer is defined; hold its real and "
                     "imaginary part in a real torch.nn.Parameter, and use torch.view_as_complex of it"
                 )
+            if getattr(parameter, "_post_accumulate_grad_hooks", None):
+                raise UserError(
+                    f"{self.name} waits for the .grad of {name!r} (register_post_accumulate_grad_hook), which gets none "
+                    "here; take register_hook"
+                )
         tensors = parameters | dict(model.named_buffers())
         odd = [name for name, w in tensors.items() if w.layout != torch.strided or w.is_quantized]
         if odd:
@@ -176,6 +196,7 @@ class _Check:
                     raise
                 works = lambda other: self.runs(lambda: self.predict(training, other))  # noqa: E731
                 raise self.last_batch("does not evaluate", size, self.evaluated_on, works, error) from error
+        self.no_probabilities(self.predict(training, max(sizes)))
         once, other, again = (self.predict(training, min(sizes), seed) for seed in (0, 1, 0))
         if not close(once, other):
             why = (
@@ -184,6 +205,15 @@ class _Check:
                 else "it keeps something from one call to the next, or draws random numbers of its own"
             )
             raise UserError(f"{self.name} gives the same images other logits each time when it is evaluated: {why}")
+
+    def no_probabilities(self, found: Tensor) -> None:
+        """Warn of what trains, but badly: a softmax of a softmax."""
+        if self.classes > 1 and (found >= 0).all() and ((found.sum(1) - 1).abs() < ROUNDING).all():
+            log.warning(
+                "%s returns probabilities (a softmax at its end?): the loss is a cross-entropy, which takes logits and "
+                "has a softmax of its own; leave that of the network out",
+                self.name,
+            )
 
     def predict(self, training: Training, size: int, seed: int = 0) -> Tensor:
         """Return logits of so many images in evaluation mode."""
@@ -203,7 +233,9 @@ class _Check:
             alone = "" if mode == "evaluation" else ", in training too (without auxiliary outputs)"
             raise UserError(f"{self.name} returns a {type(found).__name__} {where}, {expected} alone{alone}")
         if tuple(found.shape) != (len(images), self.classes):
-            raise UserError(f"{self.name} returns shape {tuple(found.shape)} {where}, {expected}")
+            alone = found.numel() == len(images) * self.classes
+            advice = "; end with flatten(1)" if alone else "; its constructor is told their number as num_classes"
+            raise UserError(f"{self.name} returns shape {tuple(found.shape)} {where}, {expected}{advice}")
         if not found.is_floating_point() or found.layout != torch.strided:
             raise UserError(f"{self.name} returns {found.dtype} ({found.layout}) {where}; return real numbers, dense")
         if not found.isfinite().all():
@@ -287,7 +319,7 @@ class _Check:
                 f"cannot be saved: {name!r} of type {w.dtype} does not go into model.safetensors",
                 "take another name or type for it, or register_buffer(..., persistent=False)",
             ):
-                save({name: w.cpu().contiguous().clone()})
+                load(save({name: w.cpu().contiguous().clone()}))
         dropped = [name for name in held if name not in tensors]
         if dropped:
             log.warning(
@@ -333,9 +365,12 @@ class _Check:
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # anything can come out of it
+            text = reason(error)
             if isinstance(error, torch.OutOfMemoryError | MemoryError):
                 advice = "take a smaller batch_size, or another model or device"
-            raise UserError(f"{self.name} {what} ({reason(error)}): {advice}") from error
+            else:
+                advice = next((hint for pattern, hint in HINTS.items() if re.search(pattern, text)), advice)
+            raise UserError(f"{self.name} {what} ({text}): {advice}") from error
 
 
 def _shape(images: Tensor) -> str:

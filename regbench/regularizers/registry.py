@@ -139,7 +139,8 @@ def _installed(name: str) -> object:
         raise UserError(f"reg={name!r} is unknown; {_meant(name)}accepted: {accepted()}")
     point = _entry_points()[name]
     try:
-        return point.load()
+        with importing.settings_kept():
+            return point.load()
     except (Exception, SystemExit) as error:  # a package's own code: anything can come out of it
         raise UserError(
             f"reg={name!r} cannot be imported ({one_line(error)}): it is {point.value} of an installed package; "

@@ -51,6 +51,18 @@ REFUSED = {
     "Renames": "leaves 'a.weight' out of its state_dict(), or renames it",
     "OddBuffer": "holds 'odd' sparse or quantized",
     "OddName": "does not go into model.safetensors",
+    "ReservedName": "'__metadata__' of type torch.float32 does not go into model.safetensors",
+    "Pixels": "returns shape (32, 4, 1, 1) on images [32, 3, 32, 32] in training mode, expected (32, 4): logits for 4 "
+    "classes; end with flatten(1)",
+    "HooksLate": "waits for the .grad of 'a.weight' (register_post_accumulate_grad_hook), which gets none here",
+    "MissingFile": "give its files by their absolute paths",
+    "Shrinks": "images are 32 x 32: take strides and poolings out of it",
+    "KeepsGraph": "detach() what it keeps from one call to the next",
+    "Thousand": "expected (32, 4): logits for 4 classes; its constructor is told their number as num_classes",
+    "Device": "leave out .cuda() and devices of its own",
+    "DoubleOnly": "make tensors of the images' type, as in torch.zeros(3, dtype=x.dtype)",
+    "EvaluatesAlone": "make its train(mode=True) like that of torch.nn.Module",
+    "Compared": "write @dataclass(eq=False)",
     "OneBatchSize": "does not run on images [32, 3, 32, 32] in training mode (shape '[20, -1]' is invalid",
 }
 
@@ -180,6 +192,7 @@ def test_a_batch_of_one_is_no_last_batch(images):
     ("name", "told"),
     [
         ("Extra", "saves _extra_state, which is no tensor and is left out of model.safetensors"),
+        ("Probabilities", "returns probabilities (a softmax at its end?)"),
         ("Same", "begins with the same weights for every seed"),
         (
             "Parametrized",
@@ -195,6 +208,13 @@ def test_an_oddity_is_told_and_trained(images, name, told, caplog):
     caplog.clear()
     network_check.check(recipe(images, "Base"), images, CPU)
     assert not caplog.text
+
+
+def test_what_a_constructor_sets_of_torch_for_the_whole_program_is_put_back(images):
+    """The first network of a process would begin otherwise than the next ones, and other trials would change."""
+    network_check.check(recipe(images, "Settles"), images, CPU)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.zeros(1).device == CPU and torch.is_grad_enabled()
 
 
 def test_other_random_numbers_are_left_as_they_were(images):
