@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from regbench import data, regularizers, surroundings
+from regbench import data, regularizers, shadowed, surroundings
 from regbench.data.images import Images
 from regbench.errors import TrackingError, UserError, one_line, without_password
 
@@ -231,7 +231,7 @@ def run(command: click.Command, args: list[str] | None = None) -> None:
         if isinstance(error, OSError) and surroundings.output_failed(error):
             what = f"standard output cannot be written ({error.strerror})"
             code = _fail(f"{what}; what was finished is kept: the same command, without rerun, continues", 1)
-        elif library := _not_imported(error):
+        elif not shadowed.culprit(error) and (library := _not_imported(error)):
             why = f"{type(error).__name__}: {one_line(error)[:LONGEST]}"
             way_out = "repair the environment variable or settings file of its that this is about, or install it anew"
             code = _fail(f"the library {library} cannot be imported ({why}): {way_out}", 2)
