@@ -39,13 +39,13 @@ def by_path(option: str, spec: str, accepted: str) -> object:
 @contextmanager
 def settings_kept() -> Iterator[None]:
     """Put back what a user's code sets of torch for the whole program: it would change other trials, under their keys."""
-    torch = sys.modules.get("torch")  # which is not imported for this
+    torch = _torch()
     before = torch and (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
     try:
         yield
     finally:
-        torch = sys.modules.get("torch")
-        if torch and hasattr(torch, "set_default_device"):  # else its import failed
+        torch = _torch()
+        if torch:
             kind, device, grad = before or (torch.float32, torch.device("cpu"), True)
             if torch.get_default_dtype() != kind:
                 torch.set_default_dtype(kind)
@@ -53,6 +53,12 @@ def settings_kept() -> Iterator[None]:
                 torch.set_default_device(None if device.type == "cpu" else device)
             if torch.is_grad_enabled() != grad:
                 torch.set_grad_enabled(grad)
+
+
+def _torch() -> ModuleType | None:
+    """Return torch if it has been imported, and is torch and no file of the user's in its place."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "get_default_device") else None
 
 
 def is_file(text: str) -> bool:
