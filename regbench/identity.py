@@ -153,6 +153,7 @@ def _bare(node: object) -> object:
     documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     if documented and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:] or [ast.Pass()]
+    fields.pop("kind", None)  # that a text has a u before it, which not every version tells of all parts of one
     # what newer versions have more is empty in code that older ones read
     told = {name: _bare(value) for name, value in fields.items() if value is not None and value != []}
     return [type(node).__name__, told]
