@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -28,6 +29,16 @@ SHOWN = 3  # tables of another program's database that are named
 def is_sqlite(uri: str) -> bool:
     """Tell whether an address is one of SQLite's, with or without the name of a driver."""
     return re.match(r"sqlite(\+\w+)?:", uri, re.IGNORECASE) is not None
+
+
+def check_installed() -> None:
+    """Raise UserError where MLflow is installed below a folder with % in its name: from there it opens no database."""
+    found = find_spec("mlflow")
+    if found and "%" in (found.origin or ""):
+        raise UserError(
+            f"MLflow is installed in {Path(found.origin).parent} and cannot read the % in that: make the environment in "
+            "another folder, as in: python3 -m venv ~/.venvs/regbench"
+        )
 
 
 def file(uri: str) -> Path:

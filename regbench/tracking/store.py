@@ -63,6 +63,8 @@ class Store:
         elif ":" not in given and given not in WORDS:
             self.uri = str(Path(given).resolve())
         settings.check()
+        if self._is_database:
+            database.check_installed()
         self.empty = self._is_empty()
         # popped, since MLflow's own functions would take any new run for this one
         self.launcher = self._launched_by(os.environ.pop("MLFLOW_RUN_ID", None))

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks import sweep as command
-from regbench import environment, planning, runner
+from regbench import cli, environment, planning, runner
 from regbench.engine.choice import Engine
 from regbench.errors import UserError
 from regbench.report import load
@@ -230,3 +231,15 @@ def test_the_commit_is_the_projects_whatever_repository_git_is_busy_with(tmp_pat
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / "index"))
     assert environment.tags() == before
     assert len(before["git.commit"]) == 40
+
+
+def test_an_mlflow_that_cannot_open_databases_where_it_is_installed_is_told(monkeypatch, capsys):
+    """It takes the % of its own path for the beginning of a name to be filled in."""
+    here = ModuleSpec("mlflow", None, origin="/home/me/my%20project/.venv/lib/site-packages/mlflow/__init__.py")
+    monkeypatch.setattr(database, "find_spec", lambda name: here)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(command.main, [f"--{name}={value}" for name, value in SMALL.items()])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: MLflow is installed in /home/me/my%20project/.venv/lib/site-packages/mlflow and ")
+    assert told.endswith("make the environment in another folder, as in: python3 -m venv ~/.venvs/regbench\n")
