@@ -1,6 +1,7 @@
 """What docs/your-regularizer.md says is what happens."""
 
 import re
+import shlex
 import subprocess
 import tomllib
 
@@ -59,8 +60,8 @@ def test_the_pages_gradient_is_that_of_its_value(folder):
 def test_the_pages_commands_work(folder, database, environment):
     """With the clone's and the folder's real places, one seed and fewer images; mlflow's launcher only plans."""
     check, sweep, launched = blocks("sh")
-    sweep = sweep.strip().replace("~/regbench", str(PROJECT)) + " --seeds=0 --train_size=400"
-    launched = launched.strip().replace("/path/to/folder", str(folder)) + " -P dry_run=true"
+    sweep = sweep.strip().replace("~/regbench", shlex.quote(str(PROJECT))) + " --seeds=0 --train_size=400"
+    launched = launched.strip().replace("/path/to/folder", shlex.quote(str(folder))) + " -P dry_run=true"
     elsewhere = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     for command, where, variables in (
         (check, folder, environment),
