@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from regbench import regularizers
 from regbench.errors import UserError, one_line
 from regbench.files import atomic, cache_folder
+from regbench.identity import digest
 from regbench.sweep import Recipe, Trial
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Keeper:
     """
 
     def __init__(self, engine: str, trials: Sequence[Trial], device: torch.device) -> None:
-        keys = _digest([trial.key for trial in trials])
+        keys = digest([trial.key for trial in trials])[:40]
         self.path = _folder() / f"{circumstances(engine, device)}-{keys}{SUFFIX}"
         self.trials = tuple(trials)
         self._every = seconds_between()
@@ -108,7 +109,7 @@ def circumstances(engine: str, device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     # of machines that share a home folder each has its own vector instructions
     vectors = torch.backends.cpu.get_cpu_capability()
-    return _digest([engine, name, vectors, torch.get_num_threads(), version("torch")])[:16]
+    return digest([engine, name, vectors, torch.get_num_threads(), version("torch")])[:16]
 
 
 def stacks(engine: str, recipe: Recipe, device: torch.device) -> list[Checkpoint]:
@@ -198,16 +199,12 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], about: Mapping[str, object]) -> str:
-    digest = hashlib.sha256(json.dumps(about).encode())
+    checksum = hashlib.sha256(json.dumps(about).encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + b"\0")
-        digest.update(memoryview(tensors[name].flatten().view(torch.uint8).numpy()))
-    return digest.hexdigest()
+        checksum.update(name.encode() + b"\0")
+        checksum.update(memoryview(tensors[name].flatten().view(torch.uint8).numpy()))
+    return checksum.hexdigest()
 
 
 def _folder() -> Path:
     return cache_folder() / "checkpoints"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:40]

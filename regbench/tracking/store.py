@@ -7,10 +7,10 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from regbench.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: the functions do it, since a new store is empty without it
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "regbench"
@@ -149,17 +149,9 @@ class Store:
         """Return all runs of the experiment that meet `condition`, oldest first, however many pages they fill."""
         if self.experiment_id is None:
             return []
-        runs: list[Run] = []
-        token = None
         with _reported(self.uri):
-            while True:
-                page = self.client.search_runs(
-                    [self.experiment_id], condition, max_results=PAGE, order_by=["start_time ASC"], page_token=token
-                )
-                runs.extend(page)
-                token = page.token
-                if not token:
-                    break
+            search = partial(self.client.search_runs, [self.experiment_id], condition)
+            runs: list[Run] = list(_pages(partial(search, max_results=PAGE, order_by=["start_time ASC"])))
         if len({run.info.run_id for run in runs}) != len(runs):
             raise UserError(f"the store {self.uri} changed while its runs were listed; run the command again")
         return runs
@@ -195,7 +187,7 @@ class Store:
         if self.launcher and self.experiment_id and self._holds_trials(self.experiment_id):
             return
         with _reported(self.uri):
-            names = {found.experiment_id: found.name for found in self._experiments()}
+            names = {found.experiment_id: found.name for found in _pages(self.client.search_experiments)}
             holding = [name for experiment_id, name in names.items() if self._holds_trials(experiment_id)]
         if len(holding) > 1:
             told = ", ".join(repr(name) for name in sorted(holding))
@@ -203,15 +195,6 @@ class Store:
         if holding:
             self.experiment = holding[0]
             self.experiment_id = self._find()
-
-    def _experiments(self) -> Iterator[Experiment]:
-        token = None
-        while True:
-            page = self.client.search_experiments(page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
 
     def _holds_trials(self, experiment_id: str, finished: bool = False) -> bool:
         condition = f"tags.`{schema.KIND}` = 'trial'" + (" and attributes.status = 'FINISHED'" if finished else "")
@@ -296,7 +279,10 @@ class Store:
         with _reported(self.uri):
             found = self.client.get_experiment_by_name(self.experiment)
             if found is None and self.experiment.isdecimal():  # an id, as MLflow's pages and commands show it
-                found = next((each for each in self._experiments() if each.experiment_id == self.experiment), None)
+                found = next(
+                    (one for one in _pages(self.client.search_experiments) if one.experiment_id == self.experiment),
+                    None,
+                )
         if found is None:
             return None
         if found.lifecycle_stage != "active":
@@ -306,6 +292,17 @@ class Store:
             )
         self.experiment, self._location = found.name, found.artifact_location
         return found.experiment_id
+
+
+def _pages(ask: Callable) -> Iterator:
+    """Give all that one of MLflow's searches finds, however many pages it fills."""
+    token = None
+    while True:
+        page = ask(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def counted(runs: Iterable[Run]) -> dict[str, Run]:
