@@ -1,31 +1,32 @@
-"""Does the report cry wolf, and what can it see? Simulated sweeps judged by the report's own code.
+"""How often the report's verdicts are wrong, and what they can see: simulated sweeps judged by the report's own code.
 
-``python -m benchmarks.calibration`` simulates sweeps in which nothing differs and counts how often any
-regularizer is called better or worse; then sweeps in which one regularizer truly helps, and counts how often
-that is found. It writes ``calibration.csv``, ``power.csv`` and ``README.md``; same seed, same bytes.
+`python -m benchmarks.calibration` simulates sweeps in which nothing differs and counts how often any regularizer is
+called better or worse; then sweeps in which one regularizer truly helps, and counts how often that is found. It writes
+`calibration.csv`, `power.csv` and `README.md`; the same seed gives the same bytes.
 """
 
-from __future__ import annotations
-
-import csv
 import gc
-import io
-import os
 import platform
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 import scipy
 import statsmodels
 from numpy.typing import NDArray
 from scipy import stats
 
+from regbench.files import atomic
 from regbench.report import power
-from regbench.report.statistics import ALPHA, MARGIN, MINIMUM_PAIRS, Grid, Verdict, compare, holm
+from regbench.report.power import ALPHA, MINIMUM_PAIRS
+from regbench.report.statistics import holm
+from regbench.report.verdict import MARGIN, Grid, Verdict, compare
 
 Floats = NDArray[np.float64]
 
@@ -37,21 +38,21 @@ LAMS = 7
 LAM_GRID = 10.0 ** np.arange(-6, 14)
 NULL, HURT = "nothing differs", "strong lams hurt"
 
-# Shares of the full gain along a grid with steps of about three: it builds up, peaks, and beyond the peak the
-# penalty costs more than it gives, whatever the gain was.
+# Shares of the full gain along a grid with steps of about three: it builds up, peaks, and beyond the peak the penalty
+# costs more than it gives, whatever the gain was.
 GAIN = np.array([0.0, 0.1, 0.5, 1.0, 0.5, 0.0, 0.0])
 HARM = np.array([0.0, 0.0, 0.0, 0.0, 0.0, -0.01, -0.03])
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Where accuracies vary: fractions in [0, 1].
+    """The sources of variation of accuracies: fractions in [0, 1].
 
     accuracy           true accuracy of `none`
     seed_sd            effect of a seed, common to all its trials: weights, batch order, split
     trial_sd           effect of one training, common to its validation and its test accuracy
-    overlap            correlation, image by image, between the correctness of two trainings: the share of
-                       the sampling variance that trials on the same images have in common
+    overlap            correlation, image by image, between the correctness of two trainings: the share of the sampling
+                       variance that trials on the same images have in common
     validation_images  images of a seed's validation split
     test_images        images of the test set, the same ones for all
     """
@@ -66,12 +67,11 @@ class Noise:
 
 @dataclass(frozen=True)
 class Judged:
-    """What ``compare`` said about simulated sweeps; every array is [sweep, regularizer].
+    """The results of `compare` for simulated sweeps; every array is [sweep, regularizer].
 
-    ``verdict`` holds Verdict values; ``claim``, ``claim_same_seeds`` and ``claim_left_out`` are +1 for
-    better, -1 for worse, 0 for no claim: by the report's rule, by the test at the chosen lam alone, and by
-    the test of the left-out differences alone.
-    ``truth`` is the true difference at the chosen lam; it and all other differences are fractions.
+    `verdict` holds Verdict values; `claim`, `claim_same_seeds` and `claim_left_out` are +1 for better, -1 for worse, 0
+    for no claim: by the report's rule, by the test at the chosen lam alone, and by the test of the left-out differences
+    alone. `truth` is the true difference at the chosen lam; it and all other differences are fractions.
     """
 
     verdict: NDArray[np.str_]
@@ -91,10 +91,10 @@ class Judged:
 def simulate(
     rng: np.random.Generator, effects: Floats, seeds: int, sweeps: int, noise: Noise
 ) -> tuple[Floats, Floats, Floats]:
-    """Validation and test accuracies [sweep, regularizer, lam, seed]; test of `none` [sweep, seed].
+    """Return validation and test accuracies [sweep, regularizer, lam, seed], and the test accuracy of `none` [sweep, seed].
 
-    ``effects`` [regularizer, lam] are true differences from `none`. All are fractions; accuracies are whole
-    numbers of images, divided by their number.
+    `effects` [regularizer, lam] are true differences from `none`. All are fractions; accuracies are whole numbers of
+    images, divided by their number.
     """
     regularizers, lams = effects.shape
     shape = (sweeps, regularizers * lams + 1, seeds)
@@ -108,7 +108,7 @@ def simulate(
 
 
 def _measured(rng: np.random.Generator, trained: Floats, images: int, common: tuple[int, ...], noise: Noise) -> Floats:
-    """Accuracies ``trained`` [sweep, trial, seed] as counted on ``images``, whose luck is partly common."""
+    """Return accuracies `trained` [sweep, trial, seed] as measured on `images`; `common`: shape of the shared noise."""
     sd = np.sqrt(noise.accuracy * (1 - noise.accuracy) / images)
     shared = rng.normal(0, sd * np.sqrt(noise.overlap), common)
     own = rng.normal(0, sd * np.sqrt(1 - noise.overlap), trained.shape)
@@ -116,14 +116,13 @@ def _measured(rng: np.random.Generator, trained: Floats, images: int, common: tu
 
 
 def judge_sweeps(rng: np.random.Generator, effects: Floats, seeds: int, sweeps: int, noise: Noise) -> Judged:
-    """Simulate ``sweeps`` sweeps with true ``effects`` [regularizer, lam] and judge each with ``compare``."""
+    """Simulate `sweeps` sweeps with true `effects` [regularizer, lam] and judge each with `compare`."""
     validation, test, baseline = simulate(rng, effects, seeds, sweeps, noise)
     regularizers, lams = effects.shape
-    grid = LAM_GRID[:lams]
     best = effects.argmax(axis=1)
     rows = []
     for sweep in range(sweeps):
-        family = {str(r): Grid(grid, validation[sweep, r], test[sweep, r]) for r in range(regularizers)}
+        family = {str(r): Grid(LAM_GRID[:lams], validation[sweep, r], test[sweep, r]) for r in range(regularizers)}
         results = list(compare(family, baseline[sweep], resamples=0).values())
         same = _claims([c.apparent_p for c in results], [c.apparent.mean for c in results], seeds)
         left = _claims([c.held_out_p for c in results], [c.held_out.mean for c in results], seeds)
@@ -149,21 +148,21 @@ def judge_sweeps(rng: np.random.Generator, effects: Floats, seeds: int, sweeps: 
 
 
 def _claims(p_values: Sequence[float], means: Sequence[float], seeds: int) -> NDArray[np.int_]:
-    """What one analysis alone would claim: +1, -1 or 0 for each regularizer."""
+    """Return what one analysis alone would claim: +1, -1 or 0 for each regularizer."""
     if seeds < MINIMUM_PAIRS:
         return np.zeros(len(means), dtype=int)
     return np.where(holm(p_values) <= ALPHA, np.sign(means), 0).astype(int)
 
 
 def false_family_wise(claim: NDArray[np.int_], truth: Floats) -> NDArray[np.bool_]:
-    """Whether a sweep [sweep] has any ``claim`` [sweep, regularizer] whose sign is not that of ``truth``."""
+    """Return whether a sweep [sweep] has any `claim` [sweep, regularizer] whose sign is not that of `truth`."""
     return ((claim != 0) & (claim != np.sign(truth))).any(axis=1)
 
 
 def calibration_row(
     scenario: str, effects: Floats, seeds: int, sweeps: int, noise: Noise, seed: int
 ) -> dict[str, str | int | float]:
-    """One line of the calibration table. Rates are shares of sweeps; verdicts are shares of comparisons."""
+    """Return one line of the calibration table. Rates are shares of sweeps; verdicts are shares of comparisons."""
     regularizers, lams = effects.shape
     out = judge_sweeps(_generator(seed, scenario, regularizers, lams, seeds), effects, seeds, sweeps, noise)
     errors = false_family_wise(out.claim, out.truth)
@@ -191,10 +190,10 @@ def calibration_row(
 def power_row(
     regularizers: int, seeds: int, difference_pp: float, sweeps: int, noise: Noise, seed: int
 ) -> dict[str, int | float]:
-    """One line of the power table: the first regularizer helps by ``difference_pp`` at its best lam.
+    """Return one line of the power table: the first regularizer helps by `difference_pp` at its best lam.
 
-    Verdicts, estimate, interval and coverage are those of the first regularizer; ``false_claims`` is the
-    share of sweeps with any wrong claim about any of them.
+    Verdicts, estimate, interval and coverage are those of the first regularizer; `false_claims` is the share of sweeps
+    with any wrong claim about any of them.
     """
     effects = np.tile(HARM, (regularizers, 1))
     effects[0] += GAIN * difference_pp / 100
@@ -222,11 +221,10 @@ def power_row(
 
 
 def scenarios(noise: Noise) -> list[tuple[str, Floats, Sequence[int], Noise]]:
-    """Null scenarios as (name, effects [regularizer, lam], seeds, noise): the plain ones, then hard ones."""
-    plain = [(NULL, np.zeros((r, LAMS)), SEEDS, noise) for r in FAMILIES]
+    """Return null scenarios as (name, effects [regularizer, lam], seeds, noise): the plain ones, then hard ones."""
     null, hard = np.zeros((3, LAMS)), (10, 20)
     return [
-        *plain,
+        *((NULL, np.zeros((family, LAMS)), SEEDS, noise) for family in FAMILIES),
         ("one regularizer", np.zeros((1, LAMS)), hard, noise),
         (HURT, np.tile(HARM, (3, 1)), hard, noise),
         ("no shared noise", null, hard, replace(noise, trial_sd=0.0)),
@@ -241,110 +239,87 @@ def _verdict_shares(verdicts: NDArray[np.str_]) -> dict[str, float]:
 
 
 def _binomial_interval(hits: NDArray[np.bool_]) -> tuple[float, float]:
-    """Exact 95 % interval of a share (Clopper & Pearson 1934)."""
-    bounds = stats.binomtest(int(hits.sum()), hits.size).proportion_ci(0.95, method="exact")
-    return float(bounds.low), float(bounds.high)
+    """Return the exact 95 % interval of a share (Clopper & Pearson 1934)."""
+    return stats.binomtest(int(hits.sum()), hits.size).proportion_ci(0.95, method="exact")
 
 
 def _generator(seed: int, *cell: str | int) -> np.random.Generator:
-    """A stream of its own for each cell, so that no cell's numbers depend on which others are run."""
+    """Return a generator for each cell alone, so that no cell's numbers depend on which others are run."""
     return np.random.default_rng([seed, zlib.crc32(repr(cell).encode())])
 
 
 def _csv(rows: Iterable[dict]) -> str:
-    rows = [{key: _number(value) for key, value in row.items()} for row in rows]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    """Return rows as CSV, with the shortest decimals of values rounded to four places, without a negative zero."""
+    return pd.DataFrame(rows).to_csv(
+        index=False, lineterminator="\n", float_format=lambda value: f"{round(float(value), 4) + 0.0:g}"
+    )
 
 
-def _number(value: str | int | float) -> str:
-    """Shortest decimal of a value rounded to four places, without a negative zero."""
-    return f"{round(float(value), 4) + 0.0:g}" if isinstance(value, float) else str(value)
-
-
-def _table(columns: Mapping[str, Callable[[dict], object]], rows: Iterable[dict]) -> str:
-    """A Markdown table; a heading in ** makes its whole column bold, and only "scenario" is set left."""
-    lines = ["| " + " | ".join(columns) + " |"]
-    lines.append("| " + " | ".join(":--" if name == "scenario" else "--:" for name in columns) + " |")
-    for row in rows:
-        cells = (f"**{cell(row)}**" if "**" in name else str(cell(row)) for name, cell in columns.items())
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _plain(key: str) -> Callable[[dict], object]:
-    return lambda row: f"{row[key]:g}" if isinstance(row[key], float) else row[key]
-
-
-def _percent(key: str) -> Callable[[dict], str]:
-    return lambda row: f"{100 * row[key]:.1f}"
-
-
-def _points(key: str) -> Callable[[dict], str]:
-    # Adding zero turns a rounded -0.00 into 0.00.
-    return lambda row: f"{round(row[key], 2) + 0.0:.2f}"
-
-
-def _between(low: str, high: str) -> Callable[[dict], str]:
-    return lambda row: f"{100 * row[low]:.1f} to {100 * row[high]:.1f}"
-
-
+# headings of the page's tables -> formats of their cells; shares are in %
 VERDICTS = {
-    "equivalent, %": _percent("equivalent"),
-    "no difference, %": _percent("no_difference_shown"),
-    "too few, %": _percent("too_few_seeds"),
+    "equivalent, %": "{equivalent:.1f}",
+    "no difference, %": "{no_difference_shown:.1f}",
+    "too few, %": "{too_few_seeds:.1f}",
 }
 SIZE = {
-    "scenario": _plain("scenario"),
-    "regularizers": _plain("regularizers"),
-    "lams": _plain("lams"),
-    "seeds": _plain("seeds"),
-    "**wrong claim, %**": _percent("family_wise"),
-    "95 % interval": _between("family_wise_low", "family_wise_high"),
-    "same seeds only, %": _percent("same_seeds_only"),
-    "left out only, %": _percent("left_out_only"),
+    "scenario": "{scenario}",
+    "regularizers": "{regularizers}",
+    "lams": "{lams}",
+    "seeds": "{seeds}",
+    "**wrong claim, %**": "**{family_wise:.1f}**",
+    "95 % interval": "{family_wise_low:.1f} to {family_wise_high:.1f}",
+    "same seeds only, %": "{same_seeds_only:.1f}",
+    "left out only, %": "{left_out_only:.1f}",
     **VERDICTS,
 }
 INTERVALS = {
-    "scenario": _plain("scenario"),
-    "regularizers": _plain("regularizers"),
-    "seeds": _plain("seeds"),
-    "bias, pp": _points("bias_pp"),
-    "bias same seeds, pp": _points("bias_same_seeds_pp"),
-    "**coverage, %**": _percent("coverage"),
-    "coverage same seeds, %": _percent("coverage_same_seeds"),
-    "coverage left out, %": _percent("coverage_left_out"),
+    "scenario": "{scenario}",
+    "regularizers": "{regularizers}",
+    "seeds": "{seeds}",
+    "bias, pp": "{bias_pp:z.2f}",
+    "bias same seeds, pp": "{bias_same_seeds_pp:z.2f}",
+    "**coverage, %**": "**{coverage:.1f}**",
+    "coverage same seeds, %": "{coverage_same_seeds:.1f}",
+    "coverage left out, %": "{coverage_left_out:.1f}",
 }
 POWER = {
-    "seeds": _plain("seeds"),
-    "true gain, pp": _plain("difference_pp"),
-    "**better, %**": _percent("better"),
-    "95 % interval": _between("better_low", "better_high"),
+    "seeds": "{seeds}",
+    "true gain, pp": "{difference_pp:g}",
+    "**better, %**": "**{better:.1f}**",
+    "95 % interval": "{better_low:.1f} to {better_high:.1f}",
     **VERDICTS,
-    "same seeds only, %": _percent("better_same_seeds_only"),
-    "best lam chosen, %": _percent("best_lam_chosen"),
-    "mean estimate, pp": _points("estimate_pp"),
-    "+- half width, pp": _points("half_width_pp"),
-    "coverage, %": _percent("coverage"),
-    "wrong claim, %": _percent("false_claims"),
+    "same seeds only, %": "{better_same_seeds_only:.1f}",
+    "best lam chosen, %": "{best_lam_chosen:.1f}",
+    "mean estimate, pp": "{estimate_pp:z.2f}",
+    "+- half width, pp": "{half_width_pp:.2f}",
+    "coverage, %": "{coverage:.1f}",
+    "wrong claim, %": "{false_claims:.1f}",
 }
+
+
+def _table(columns: Mapping[str, str], rows: Iterable[dict]) -> str:
+    """Return a Markdown table in which only the column "scenario" is set left."""
+    rule = (":--" if name == "scenario" else "--:" for name in columns)
+    cells = ([form.format(**_percent(row)) for form in columns.values()] for row in rows)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *cells))
+
+
+def _percent(row: dict) -> dict:
+    """Return a row with its shares in %."""
+    shares = {key for key, value in row.items() if isinstance(value, float) and not key.endswith("_pp")}
+    return {key: 100 * value if key in shares else value for key, value in row.items()}
 
 
 def readme(calibration: Sequence[dict], table: Sequence[dict], sweeps: int, seed: int, noise: Noise) -> str:
-    """The committed page: what was simulated, under which assumptions, and what came out."""
+    """Return the committed page: what was simulated, under which assumptions, and what came out."""
     options = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in asdict(noise).items())
     own = 100 * np.sqrt((1 - noise.overlap) * noise.accuracy * (1 - noise.accuracy) / noise.test_images)
     paired = np.sqrt(2 * ((100 * noise.trial_sd) ** 2 + own**2))
-    null = [row for row in calibration if row["scenario"] == NULL]
-    worst = max(null, key=lambda row: row["family_wise"])
-    hardest = max(calibration, key=lambda row: row["family_wise"])
+    rates = [_percent(row) for row in calibration]
+    hardest = max(rates, key=itemgetter("family_wise"))
+    worst = max((row for row in rates if row["scenario"] == NULL), key=itemgetter("family_wise"))
     families = {family: [row for row in table if row["regularizers"] == family] for family in FAMILIES}
     powers = "\n\n".join(f"### {m} regularizers\n\n{_table(POWER, rows)}" for m, rows in families.items())
-    percent, between = _percent("family_wise"), _between("family_wise_low", "family_wise_high")
-    seed_pp, trial_pp = f"{100 * noise.seed_sd:g}", f"{100 * noise.trial_sd:g}"
     needed = ", ".join(f"{power.seeds_needed(m)} for m = {m}" for m in (1, 3, 8))
     gains = ", ".join(f"{100 * share:g}" for share in GAIN)
     harms = ", ".join(f"{100 * cost:g}" for cost in HARM)
@@ -352,17 +327,17 @@ def readme(calibration: Sequence[dict], table: Sequence[dict], sweeps: int, seed
 
     python -m benchmarks.calibration --sweeps {sweeps} --seed {seed} {options}
 
-{sweeps:,} simulated sweeps in each row, judged by `regbench.report.statistics.compare`, the code that the
+{sweeps:,} simulated sweeps in each row, judged by `regbench.report.verdict.compare`, the code that the
 report runs. Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__},
 statsmodels {statsmodels.__version__}. The same options and versions give the same bytes.
 All numbers: [calibration.csv](calibration.csv), [power.csv](power.csv).
 
 ## In short
 
-- Where nothing differs, at most {percent(worst)} % of the sweeps call any regularizer better or worse
-  ({worst["regularizers"]} regularizers, {worst["seeds"]} seeds; 95 % interval {between(worst)} %).
+- Where nothing differs, at most {worst["family_wise"]:.1f} % of the sweeps call any regularizer better or worse
+  ({worst["regularizers"]} regularizers, {worst["seeds"]} seeds; 95 % interval {SIZE["95 % interval"].format(**worst)} %).
   The aim is 5 %.
-- The highest rate in any scenario is {percent(hardest)} %: {hardest["scenario"]}, {hardest["seeds"]} seeds.
+- The highest rate in any scenario is {hardest["family_wise"]:.1f} %: {hardest["scenario"]}, {hardest["seeds"]} seeds.
 - Five seeds carry no verdict. A family of m regularizers needs n seeds such that 2 m / 2^n is at most 0.05:
   {needed}.
 
@@ -400,9 +375,9 @@ accuracy = true accuracy + seed effect + trial effect + sampling of images, roun
 are normal.
 
 - True accuracy of `none`: {100 * noise.accuracy:g} %.
-- Seed effect, standard deviation {seed_pp} pp: initial weights, batch order and split, common to all trials
+- Seed effect, standard deviation {100 * noise.seed_sd:g} pp: initial weights, batch order and split, common to all trials
   of a seed. It cancels in paired differences and in the choice of lam.
-- Trial effect, {trial_pp} pp: how well one training came out, common to its validation and test accuracy. It
+- Trial effect, {100 * noise.trial_sd:g} pp: how well one training came out, common to its validation and test accuracy. It
   is what makes the winner's curse. It may well be smaller: Jordan (2024, "On the variance of neural network
   training with respect to test sets and distributions", ICLR) finds that most of the spread between runs on
   CIFAR-10 comes from the sampling of the test set. So this is the cautious side.
@@ -420,33 +395,25 @@ The sizes are assumed, not measured: give your own as options.
 """
 
 
-def _write(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
-
-
-@click.command()
-@click.option("--sweeps", default=1_000, show_default=True, type=click.IntRange(min=1), help="Sweeps per row.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.command(context_settings={"show_default": True})
+@click.option("--sweeps", default=1_000, type=click.IntRange(min=1), help="Sweeps per row.")
+@click.option("--seed", default=0, type=click.IntRange(min=0))
 @click.option(
     "--out",
     default="benchmarks/results/calibration",
-    show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for calibration.csv, power.csv and README.md.",
 )
-@click.option("--accuracy", default=Noise.accuracy, show_default=True, help="Of none; a fraction.")
-@click.option("--seed-sd", default=Noise.seed_sd, show_default=True, help="Of a seed; a fraction.")
-@click.option("--trial-sd", default=Noise.trial_sd, show_default=True, help="Of one training; a fraction.")
-@click.option("--overlap", default=Noise.overlap, show_default=True, type=click.FloatRange(0, 1))
-@click.option("--validation-images", default=Noise.validation_images, show_default=True)
-@click.option("--test-images", default=Noise.test_images, show_default=True)
+@click.option("--accuracy", default=Noise.accuracy, help="Of none; a fraction.")
+@click.option("--seed-sd", default=Noise.seed_sd, help="Of a seed; a fraction.")
+@click.option("--trial-sd", default=Noise.trial_sd, help="Of one training; a fraction.")
+@click.option("--overlap", default=Noise.overlap, type=click.FloatRange(0, 1))
+@click.option("--validation-images", default=Noise.validation_images)
+@click.option("--test-images", default=Noise.test_images)
 @click.option("--update-package", is_flag=True, help="Also replace the table that a dry run quotes.")
 def main(sweeps: int, seed: int, out: Path, update_package: bool, **sizes: float) -> None:
     """Measure how often the report's verdicts are wrong, and what they can see."""
-    # statsmodels collects garbage at every adjustment; with what exists by now set aside, that costs little.
+    # statsmodels collects garbage at every adjustment; with the objects that exist by now frozen, that costs little
     gc.freeze()
     noise = Noise(**sizes)
     calibration = []
@@ -457,19 +424,18 @@ def main(sweeps: int, seed: int, out: Path, update_package: bool, **sizes: float
             size = f"{row['regularizers']} regularizers, {row['lams']} lams, {seeds} seeds"
             click.echo(f"{scenario}, {size}: {100 * row['family_wise']:.1f} % wrong claims")
     table = []
-    for family in FAMILIES:
-        for seeds in POWER_SEEDS:
-            for difference_pp in DIFFERENCES_PP:
-                row = power_row(family, seeds, difference_pp, sweeps, noise, seed)
-                table.append(row)
-                size = f"{family} regularizers, {seeds} seeds, {difference_pp:g} pp"
-                click.echo(f"{size}: {100 * row['better']:.1f} % found")
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "calibration.csv", _csv(calibration))
-    _write(out / "power.csv", _csv(table))
-    _write(out / "README.md", readme(calibration, table, sweeps, seed, noise))
+    for family, seeds, difference_pp in product(FAMILIES, POWER_SEEDS, DIFFERENCES_PP):
+        row = power_row(family, seeds, difference_pp, sweeps, noise, seed)
+        table.append(row)
+        size = f"{family} regularizers, {seeds} seeds, {difference_pp:g} pp"
+        click.echo(f"{size}: {100 * row['better']:.1f} % found")
+    texts = {out / "calibration.csv": _csv(calibration), out / "power.csv": _csv(table)}
+    texts[out / "README.md"] = readme(calibration, table, sweeps, seed, noise)
     if update_package:
-        _write(Path(power.__file__).with_name("power.csv"), _csv(table))
+        texts[Path(power.__file__).with_name("power.csv")] = _csv(table)
+    for path, text in texts.items():
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
 
-from regbench import cli
-from regbench.engine.choice import SEQUENTIAL, STACKED
+from regbench.commands import exit_code
+from regbench.engines.select import SEQUENTIAL, STACKED
 from regbench.errors import UserError
 from regbench.tracking import schema
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
-# some two minutes on two cores, in many short epochs: each is a place to go on from
+# some two minutes on two cores, in many short epochs, from each of which training can be resumed
 SWEEP = (
     "--reg=one_shot,imp,dropout,label_smoothing",
     "--lam=0.3,0.5",
@@ -34,18 +34,18 @@ SWEEP = (
     "--train_size=600",
     "--epochs=12",
 )
-# a start is given this many seconds before its signal, at most; half of them are over before training begins
+# the most seconds from a start to its signal; half of the signals come before training begins
 LONGEST = 15.0
-# in which it has to be over after a signal, and without one
+# seconds until it must have ended, after a signal and without one
 PATIENT, ENDLESS = 120.0, 1200.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--kills", type=click.IntRange(1), default=20, show_default=True, help="Signals to be sent.")
-@click.option("--signals", default="KILL", show_default=True, help=f"Which, a comma list of {', '.join(SIGNALS)}.")
-@click.option("--engine", type=click.Choice([SEQUENTIAL, STACKED]), default=SEQUENTIAL, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments and signals.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("faults"), show_default=True, help="A new one.")
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--kills", type=click.IntRange(1), default=20, help="Signals to be sent.")
+@click.option("--signals", default="KILL", help=f"Which, a comma list of {', '.join(SIGNALS)}.")
+@click.option("--engine", type=click.Choice([SEQUENTIAL, STACKED]), default=SEQUENTIAL)
+@click.option("--seed", type=int, default=0, help="Of the moments and signals.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("faults"), help="A new one.")
 def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
     """Kill a sweep KILLS times, start it again each time, and compare it with an undisturbed one."""
     if unknown := [name for name in signals.split(",") if name not in SIGNALS]:
@@ -56,13 +56,14 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     calm, disturbed = folder / "calm", folder / "disturbed"
     start = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.sweep", *SWEEP, f"--engine={engine}"]
+    command = [sys.executable, "-m", "regbench", "sweep", *SWEEP, f"--engine={engine}"]
     if engine == SEQUENTIAL:
         command.append("--jobs=2")
     _finish(command, calm, console)
     console.print(f"undisturbed: {time.monotonic() - start:.0f} s")
-    sent: Counter[str] = Counter()
-    for number, (delay, what) in enumerate(_moments(random.Random(seed), kills, chosen), 1):
+    sent, chance = Counter(), random.Random(seed)
+    for number in range(1, kills + 1):
+        delay, what = chance.uniform(0.5, LONGEST), chance.choice(chosen)
         process = _start(command, disturbed)
         try:
             process.wait(delay)
@@ -71,23 +72,22 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, what) if what == signal.SIGINT else process.send_signal(what)
         sent[what.name] += 1
-        code = _end(process, what)
-        done = len(_ended(disturbed))
+        code, done = _end(process, what), len(_ended(disturbed))
         console.print(f"{number}: {what.name} after {delay:.1f} s, exit code {code}, {done} trials finished")
     _finish(command, disturbed, console)
     problems = list(compare(calm, disturbed))
     for problem in problems:
         console.print(f"WRONG: {problem}")
-    told = ", ".join(f"{count} {name}" for name, count in sent.items())
+    counts = ", ".join(f"{count} {name}" for name, count in sent.items())
     console.print(
-        f"{engine}: {sum(sent.values())} signals ({told}), {len(_ended(calm))} trials, {len(problems)} differences, "
+        f"{engine}: {sent.total()} signals ({counts}), {len(_ended(calm))} trials, {len(problems)} differences, "
         f"{time.monotonic() - start:.0f} s"
     )
-    return 1 if problems or sum(sent.values()) < kills else 0
+    return 1 if problems or sent.total() < kills else 0
 
 
 def compare(calm: Path, disturbed: Path) -> Iterator[str]:
-    """Give what differs: trials that did not end or did twice, metrics (but times), their points, weights."""
+    """Yield the differences: trials that did not end or ended twice, metrics (but times), their points, weights."""
     expected = {run.data.tags[schema.KEY]: run for run in _ended(calm)}
     found = Counter(run.data.tags[schema.KEY] for run in _ended(disturbed))
     if found != Counter(expected.keys()):
@@ -103,25 +103,15 @@ def compare(calm: Path, disturbed: Path) -> Iterator[str]:
             yield f"{name}: weights"
 
 
-def _moments(
-    chance: random.Random, count: int, signals: list[signal.Signals]
-) -> Iterator[tuple[float, signal.Signals]]:
-    for _ in range(count):
-        yield chance.uniform(0.5, LONGEST), chance.choice(signals)
-
-
-def _start(command: list[str], folder: Path, **options: object) -> subprocess.Popen:
+def _start(command: list[str], folder: Path) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment = kept | {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
         "PYTHONPATH": str(PROJECT),
         "REGBENCH_CACHE": str(folder.resolve() / "cache"),
         "REGBENCH_CHECKPOINT_SECONDS": "0",
     }
     with (folder / "log").open("a") as log:
-        return subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, **options
-        )
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def _end(process: subprocess.Popen, what: signal.Signals) -> int:
@@ -147,8 +137,9 @@ def _client(folder: Path) -> MlflowClient:
 def _runs(folder: Path) -> list[Run]:
     if not (folder / "mlflow.db").exists():
         return []
-    experiment = _client(folder).get_experiment_by_name("regbench")
-    return list(_client(folder).search_runs([experiment.experiment_id], max_results=10_000)) if experiment else []
+    client = _client(folder)
+    experiment = client.get_experiment_by_name("regbench")
+    return list(client.search_runs([experiment.experiment_id], max_results=10_000)) if experiment else []
 
 
 def _ended(folder: Path) -> list[Run]:
@@ -165,4 +156,4 @@ def _weights(run: Run) -> bytes:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    exit_code.run(main)

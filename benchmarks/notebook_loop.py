@@ -6,6 +6,8 @@ weights, batch order), so that the two can be compared number by number.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import numpy as np
@@ -16,13 +18,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from benchmarks.notebook import EXPERIMENTS, experiment
-from regbench import cli
+from regbench import click_fields, data
+from regbench.click_fields import ALL, AUTO, choice, command, option, whole
+from regbench.commands import exit_code, parsing
+from regbench.commands.notebook import EXPERIMENTS, experiment
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.engine.randomness import batches, initial_model
-from regbench.errors import UserError
-from regbench.sweep import NOTEBOOK, Trial
+from regbench.engines.base import LOCAL
+from regbench.preflight import find_device
+from regbench.training.randomness import batches, initial_model
+from regbench.trial import MAX_EPOCHS, NOTEBOOK, Trial
 
 
 class Net(nn.Module):
@@ -49,7 +54,7 @@ Penalty = Callable[[nn.Module], torch.Tensor]
 
 
 class Pictures(Dataset):
-    """Images uint8 [N, 3, 32, 32] given out one by one as torchvision's data sets do: a PIL image, then ToTensor."""
+    """Images uint8 [N, 3, 32, 32] returned one by one as torchvision's data sets do: a PIL image, then ToTensor."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels, self.transform = images.transpose(0, 2, 3, 1), labels, ToTensor()
@@ -86,7 +91,7 @@ def settings(trial: Trial) -> tuple[Penalty | None, float]:
 def train(
     model: nn.Module, trial: Trial, data: Images, device: torch.device, workers: int = 0, max_steps: int | None = None
 ) -> Iterator[tuple[float, float, float]]:
-    """Train `model` in place as the notebook does; give mean loss (penalty included), accuracy and seconds per epoch.
+    """Train `model` in place as the notebook does; yield mean loss (penalty included), accuracy and seconds per epoch.
 
     Stops after `max_steps` steps, if given, with the mean over the part of the epoch that was trained.
     """
@@ -126,42 +131,40 @@ def train(
 def evaluate(model: nn.Module, data: Images, device: torch.device, batch_size: int, workers: int = 0) -> float:
     """Return the accuracy on the test images."""
     model.eval()
-    correct = 0
+    correct, pictures = 0, Pictures(data.test_images, data.test_labels)
     with torch.no_grad():
-        for images, labels in DataLoader(
-            Pictures(data.test_images, data.test_labels), batch_size=batch_size, num_workers=workers
-        ):
+        for images, labels in DataLoader(pictures, batch_size=batch_size, num_workers=workers):
             correct += (model(images.to(device)).argmax(1) == labels.to(device)).sum().item()
     return correct / len(data.test_labels)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--name", default="none", show_default=True, help=f"The experiment: {', '.join(EXPERIMENTS)}.")
-@click.option("--dataset", default="cifar10", show_default=True, help="As for the sweep.")
-@click.option("--data_dir", default=".data", show_default=True, help="Where the data is or is downloaded to.")
-@click.option("--train_size", default=cli.ALL, show_default=True, help="Training images to take, or all.")
-@click.option("--epochs", default=cli.AUTO, show_default=True, help="auto: the notebook's own number.")
-@click.option("--seed", default="0", show_default=True, help="Initial weights and batch order.")
-@click.option("--device", default=cli.AUTO, show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=click.IntRange(0, 64), default=0, show_default=True, help="DataLoader's num_workers.")
-def main(
-    name: str, dataset: str, data_dir: str, train_size: str, epochs: str, seed: str, device: str, workers: int
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    name: str = option("none", choice(*EXPERIMENTS), f"The experiment: {', '.join(EXPERIMENTS)}.")
+    dataset: str = option("cifar10", choice(*data.NAMES), "As for the sweep.")
+    data_dir: Path = option(".data", parsing.folder("data_dir"), "Where the data is or is downloaded to.")
+    train_size: int | None = option(ALL, click_fields.images(all=None), "Training images to take, or all.")
+    epochs: int | None = option(AUTO, whole(1, MAX_EPOCHS, auto=None), "auto: the notebook's own number.")
+    seed: int = option("0", parsing.one_seed, "Initial weights and batch order.")
+    device: str = option(AUTO, parsing.device, "auto, cpu, cuda or cuda:N.")
+    workers: int = option(0, whole(0, 64), "DataLoader's num_workers.")
+
+
+@command(LoopOptions)
+def main(chosen: LoopOptions) -> None:
     """Train one of the notebook's experiments with the plain loop and print what the notebook prints."""
-    if name not in EXPERIMENTS:
-        raise UserError(f"name={name!r} is unknown; accepted: {', '.join(EXPERIMENTS)}")
-    number = cli.one_seed(seed)
-    shortened = None if epochs == cli.AUTO else cli.positive("epochs", epochs, cli.MAX_EPOCHS)
-    wanted = cli.size("train_size", train_size, {cli.ALL: -1})
-    place, data = cli.device(device), cli.load(dataset, data_dir)
-    for note in data.notes:
+    device, images = find_device(chosen.device, LOCAL), data.load(chosen.dataset, chosen.data_dir)
+    for note in images.notes:
         click.echo(f"data: {note}")
-    trial = experiment(name, data, len(data.train_labels) if wanted == -1 else wanted, shortened, number)
-    model = network(len(data.classes), number).to(place)
-    for epoch, (loss, accuracy, seconds) in enumerate(train(model, trial, data, place, workers), start=1):
+    size = len(images.train_labels) if chosen.train_size is None else chosen.train_size
+    trial = experiment(chosen.name, images, size, chosen.epochs, chosen.seed)
+    model = network(len(images.classes), chosen.seed).to(device)
+    epochs = train(model, trial, images, device, chosen.workers)
+    for epoch, (loss, accuracy, seconds) in enumerate(epochs, start=1):
         click.echo(f"epoch {epoch}/{trial.recipe.epochs}: loss {loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s")
-    click.echo(f"test accuracy {evaluate(model, data, place, trial.recipe.batch_size, workers):.4f}")
+    accuracy = evaluate(model, images, device, trial.recipe.batch_size, chosen.workers)
+    click.echo(f"test accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    exit_code.run(main)

@@ -6,10 +6,10 @@ process of its own, as it would at home: what regbench sets in its process (memo
 """
 
 import platform
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,18 +21,29 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
+from torch.utils.benchmark import Timer
 
 from benchmarks import notebook_loop
-from regbench import cli
+from regbench import provenance
+from regbench.click_fields import AUTO, choice, command, option, switch, whole
+from regbench.commands import exit_code, parsing
+from regbench.data import NAMES as DATASETS
+from regbench.data import load
 from regbench.data.images import Images
-from regbench.engine import memory, precision, sequential, side_by_side, stacked
-from regbench.engine.events import Epoch
-from regbench.engine.resident import Resident
-from regbench.engine.step import CHUNK
+from regbench.engines import processes
+from regbench.engines.base import LOCAL
+from regbench.engines.stacked import LARGEST
 from regbench.errors import UserError
 from regbench.files import atomic
-from regbench.sweep import Recipe, Trial
+from regbench.preflight import find_device
+from regbench.report.tables import table
+from regbench.training import memory, precision, single, stack
+from regbench.training.device_data import DeviceData
+from regbench.training.events import Epoch
+from regbench.training.optimizer import CHUNK
+from regbench.trial import Recipe, Trial
 
+Measure = Callable[[], float]  # returns the seconds of one step per trial
 BASELINE = "notebook loop"
 # of the notebook's network on one image, forward and backward; the first convolution has no gradient by its input
 FLOP_PER_IMAGE = 2 * (2 * 32 * 32 * 27 * 16 + 3 * 16 * 16 * 144 * 32 + 3 * (2048 * 1024 + 1024 * 1024 + 1024 * 10))
@@ -41,113 +52,92 @@ PARAMETERS = 3_163_114
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device can do: matrix products in FLOP/s, copies in bytes/s (read and written both counted)."""
+    """The device's highest rates: matrix products in FLOP/s, copies in bytes/s (read and written both counted)."""
 
     flops: float
     bytes: float
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One way to train; `measure` returns the seconds of one step per trial, each time it is called."""
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    dataset: str = option("cifar10", choice(*DATASETS), "As for the sweep.")
+    data_dir: Path = option(".data", parsing.folder("data_dir"), "Where the data is or is downloaded to.")
+    device: str = option(AUTO, parsing.device, "auto, cpu, cuda or cuda:N.")
+    regs: tuple[str, ...] = option("none,l1", parsing.names, "Regularizers to measure, a comma list.")
+    lam: float = option(1e-5, click.FLOAT, "Their strength.")
+    stacks: str = option(AUTO, click.STRING, "Sizes of stacks; auto: 1,4 on a CPU, 1 to 128 else.")
+    steps: int = option(60, whole(5, 10**6), "Steps of a repetition.")
+    repetitions: int = option(5, whole(2, 10**6))
+    batch_size: int = option(100, whole(1, 10**6))
+    precisions: str = option("float32", click.STRING, "Of the engines, a comma list.")
+    profile: bool = option(True, switch(), "Say where the time of a step goes.")
+    out: str = option("speed", click.STRING, "Folder for the table and the plot.")
 
-    name: str
-    regularizer: str
-    measure: Callable[[], float]
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--dataset", default="cifar10", show_default=True, help="As for the sweep.")
-@click.option("--data_dir", default=".data", show_default=True, help="Where the data is or is downloaded to.")
-@click.option("--device", default=cli.AUTO, show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--regs", default="none,l1", show_default=True, help="Regularizers to measure, a comma list.")
-@click.option("--lam", default=1e-5, show_default=True, help="Their strength.")
-@click.option(
-    "--stacks", default=cli.AUTO, show_default=True, help="Sizes of stacks; auto: 1,4 on a CPU, 1 to 128 else."
-)
-@click.option("--steps", type=click.IntRange(5), default=60, show_default=True, help="Steps of a repetition.")
-@click.option("--repetitions", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--batch_size", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--precisions", default="float32", show_default=True, help="Of the engines, a comma list.")
-@click.option("--profile", type=bool, default=True, show_default=True, help="Say where the time of a step goes.")
-@click.option("--out", default="speed", show_default=True, help="Folder for the table and the plot.")
-def main(
-    dataset: str,
-    data_dir: str,
-    device: str,
-    regs: str,
-    lam: float,
-    stacks: str,
-    steps: int,
-    repetitions: int,
-    batch_size: int,
-    precisions: str,
-    profile: bool,
-    out: str,
-) -> None:
+@command(SpeedOptions)
+def main(options: SpeedOptions) -> None:
     """Measure the seconds per trial and epoch of every engine against the notebook's plain loop."""
-    names = cli.names(regs)
-    place = torch.device(cli.device(device))
-    default = "1,4" if place.type == "cpu" else "1,8,32,64,128"
-    sizes = [cli.positive("stacks", item.strip()) for item in (default if stacks == cli.AUTO else stacks).split(",")]
-    kinds = [kind.strip() for kind in precisions.split(",")]
+    steps, batch_size = options.steps, options.batch_size
+    device = torch.device(find_device(options.device, LOCAL))
+    default = "1,4" if device.type == "cpu" else "1,8,32,64,128"
+    stacks = default if options.stacks == AUTO else options.stacks
+    sizes = [whole(1, LARGEST[device.type]).convert(item, None, None) for item in stacks.split(",")]
+    kinds = [kind.strip() for kind in options.precisions.split(",")]
     for kind in kinds:
-        precision.check(kind, place)
-    data = cli.load(dataset, data_dir)
+        precision.check(kind, device)
+    data = load(options.dataset, options.data_dir)
     if steps * batch_size > len(data.train_labels):
         raise UserError(
             f"steps={steps} is out of range: {steps} batches of {batch_size} are more than the "
             f"{len(data.train_labels)} training images; accepted: at most {len(data.train_labels) // batch_size}"
         )
     recipe = Recipe(data.name, data.fingerprint, len(data.train_labels), val_size=0, epochs=1, batch_size=batch_size)
+    trials = [Trial(recipe, name, 0.0 if name == "none" else options.lam, 0) for name in options.regs]
     console = Console(highlight=False, soft_wrap=True)
     console.print("measuring the device's ceilings")
-    top = ceilings(place)
+    top = ceilings(device)
     memory.keep_freed()
     rows = []
-    with ProcessPoolExecutor(1, get_context("spawn"), _open, (data, place, steps)) as apart:
-        for name in names:
-            trial = Trial(recipe, name, 0.0 if name == "none" else lam, 0)
-            entrants = list(contenders(trial, data, place, sizes, kinds, steps, apart))
-            times = take_turns(entrants, repetitions, console)
-            rows += [{"regularizer": name, "contender": key, "repetition": i, "ms_per_step": 1e3 * value}
+    with ProcessPoolExecutor(1, get_context("spawn"), _open, (data, device, steps)) as separate:
+        for trial in trials:
+            entrants = dict(contenders(trial, data, device, sizes, kinds, steps, separate))
+            times = take_turns(entrants, trial.regularizer, options.repetitions, console)
+            rows += [{"regularizer": trial.regularizer, "contender": key, "repetition": i, "ms_per_step": 1e3 * value}
                      for key, values in times.items() for i, value in enumerate(values)]  # fmt: skip
     raw = pd.DataFrame(rows)
-    result = table(raw, recipe, top)
-    told = describe(result, top, place, recipe, steps, repetitions)
-    if profile:
-        told += breakdown(Trial(recipe, names[-1], 0.0 if names[-1] == "none" else lam, 0), data, place, top)
-    save(Path(out), result, raw, told)
-    console.print(told, markup=False)
-    console.print(f"written to {out}/")
+    result = summarize(raw, recipe, top)
+    text = describe(result, top, device, recipe, steps, options.repetitions)
+    if options.profile:
+        text += breakdown(trials[-1], data, device)
+    save(Path(options.out), result, raw, text)
+    console.print(text, markup=False)
+    console.print(f"written to {options.out}/")
 
 
 def contenders(
-    trial: Trial, data: Images, device: torch.device, sizes: list[int], kinds: list[str], steps: int, apart: Executor
-) -> Iterator[Contender]:
-    """Give every way to train `trial` on this device; the notebook's loop runs in the process `apart`."""
-    yield Contender(BASELINE, trial.regularizer, lambda: apart.submit(_plain, trial).result())
-    resident = Resident(data, device)
+    trial: Trial, data: Images, device: torch.device, sizes: list[int], kinds: list[str], steps: int, separate: Executor
+) -> Iterator[tuple[str, Measure]]:
+    """Yield every way to train `trial` on this device, by name; the notebook's loop runs in the `separate` process."""
+    yield BASELINE, lambda: separate.submit(_plain, trial).result()
+    device_data = DeviceData(data, device)
     for kind in kinds:
         chosen = replace(trial, recipe=replace(trial.recipe, precision=kind))
         suffix = "" if kind == "float32" else f" {kind}"
-        yield Contender(f"sequential{suffix}", trial.regularizer, _alone(chosen, resident, steps))
+        yield f"sequential{suffix}", partial(_sequential, chosen, device_data, steps)
         for size in sizes:
             several = [replace(chosen, seed=seed) for seed in range(size)]
-            yield Contender(f"stacked {size}{suffix}", trial.regularizer, _stack(several, resident, steps, False))
-            if stacked.recordable(several, resident):
-                name = f"stacked {size}{suffix}, recorded"
-                yield Contender(name, trial.regularizer, _stack(several, resident, steps, True))
+            yield f"stacked {size}{suffix}", partial(_stacked, several, device_data, steps, False)
+            if stack.recordable(several, device_data):
+                yield f"stacked {size}{suffix}, recorded", partial(_stacked, several, device_data, steps, True)
     cores = psutil.cpu_count(logical=False) or 1
     if device.type == "cpu" and cores > 1:
-        name = f"sequential, {cores} side by side"
-        yield Contender(name, trial.regularizer, lambda: _side_by_side(trial, data, cores, steps))
+        yield f"sequential, {cores} side by side", partial(_side_by_side, trial, data, cores, steps)
 
 
-def _open(*given: object) -> None:
+def _open(*arguments: object) -> None:
     """Keep what `_plain` needs in its process, which gets it once."""
     global opened
-    opened = given
+    opened = arguments
 
 
 def _plain(trial: Trial) -> float:
@@ -159,32 +149,26 @@ def _plain(trial: Trial) -> float:
     return seconds / steps
 
 
-def _alone(trial: Trial, data: Resident, steps: int) -> Callable[[], float]:
-    def measure() -> float:
-        count = steps * trial.recipe.batch_size
-        part = torch.arange(len(data.train_labels), device=data.device)[:count]
-        with precision.settings(trial.recipe.precision, data.device):
-            training = sequential.Training(trial, data.num_classes, data.device)
-            sequential.train_epoch(training, 1, data, part[: 2 * trial.recipe.batch_size])  # warm-up
-            _wait(data.device)
-            return sequential.train_epoch(training, 1, data, part)["time/epoch"] / steps
-
-    return measure
+def _sequential(trial: Trial, data: DeviceData, steps: int) -> float:
+    count = steps * trial.recipe.batch_size
+    part = torch.arange(len(data.train_labels), device=data.device)[:count]
+    with precision.settings(trial.recipe.precision, data.device):
+        training = single.Training(trial, data.num_classes, data.device)
+        single.train_epoch(training, 1, data, part[: 2 * trial.recipe.batch_size])  # warm-up
+        _wait(data.device)
+        return single.train_epoch(training, 1, data, part)["time/epoch"] / steps
 
 
-def _stack(trials: list[Trial], data: Resident, steps: int, record: bool) -> Callable[[], float]:
-    def measure() -> float:
-        size = trials[0].recipe.batch_size
-        with precision.settings(trials[0].recipe.precision, data.device):
-            training = stacked.Training(trials, data, record)
-            whole = training.train_part
-            training.train_part = whole[:, : (stacked.WARM_UP + 1) * size]
-            training.epoch(1)  # warm-up, in which a step is recorded
-            training.train_part = whole[:, : steps * size]
-            _wait(data.device)
-            return training.epoch(1)[0]["time/epoch"] / steps
-
-    return measure
+def _stacked(trials: list[Trial], data: DeviceData, steps: int, record: bool) -> float:
+    size = trials[0].recipe.batch_size
+    with precision.settings(trials[0].recipe.precision, data.device):
+        training = stack.Training(trials, data, record)
+        whole = training.train_part
+        training.train_part = whole[:, : (stack.WARM_UP + 1) * size]
+        training.epoch(1)  # warm-up, in which a step is recorded
+        training.train_part = whole[:, : steps * size]
+        _wait(data.device)
+        return training.epoch(1)[0]["time/epoch"] / steps
 
 
 def _side_by_side(trial: Trial, data: Images, jobs: int, steps: int) -> float:
@@ -192,65 +176,51 @@ def _side_by_side(trial: Trial, data: Images, jobs: int, steps: int) -> float:
 
     The first and the last epochs, in which not all workers may train, are left out.
     """
-    count = steps * trial.recipe.batch_size
-    recipe = replace(trial.recipe, train_size=count, epochs=4)
+    recipe = replace(trial.recipe, train_size=steps * trial.recipe.batch_size, epochs=4)
     trials = [replace(trial, recipe=recipe, seed=seed) for seed in range(jobs)]
     times = [
         event.metrics["time/epoch"]
-        for event in side_by_side.train(trials, data, jobs)
+        for event in processes.train(trials, data, jobs)
         if isinstance(event, Epoch) and 1 < event.epoch < recipe.epochs
     ]
     return float(np.median(times)) / steps / jobs
 
 
-def take_turns(entrants: list[Contender], repetitions: int, console: Console) -> dict[str, list[float]]:
+def take_turns(
+    entrants: dict[str, Measure], regularizer: str, repetitions: int, console: Console
+) -> dict[str, list[float]]:
     """Return contender -> seconds of a step per trial, one for each repetition; what does not fit is left out."""
-    times: dict[str, list[float]] = {entrant.name: [] for entrant in entrants}
+    times: dict[str, list[float]] = {name: [] for name in entrants}
     for repetition in range(repetitions):
-        for entrant in entrants:
-            if entrant.name not in times:
-                continue
+        for name in list(times):
             try:
-                times[entrant.name].append(entrant.measure())
+                times[name].append(entrants[name]())
             except torch.OutOfMemoryError:
-                console.print(f"{entrant.name} does not fit into the device's memory and is left out")
-                del times[entrant.name]
-        console.print(f"{entrants[0].regularizer}: repetition {repetition + 1} of {repetitions}", highlight=False)
+                console.print(f"{name} does not fit into the device's memory and is left out")
+                del times[name]
+        console.print(f"{regularizer}: repetition {repetition + 1} of {repetitions}", highlight=False)
     return times
 
 
 def ceilings(device: torch.device) -> Ceilings:
     """Measure the rates of a large float32 matrix product and of a copy of a network's weights."""
-    side, dtype = (2048 if device.type == "cpu" else 8192), torch.float32
-    a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    side = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.rand(side, side, device=device) for _ in range(2))
     # larger than any cache: 400 MB
     source = torch.rand(100_000_000, device=device)
     target = torch.empty_like(source)
     with precision.settings("float32", device):
-        product = _median_seconds(lambda: torch.mm(a, b), device)
-    copy = _median_seconds(lambda: target.copy_(source), device)
+        product = _median_seconds(lambda: torch.mm(a, b))
+    copy = _median_seconds(lambda: target.copy_(source))
     return Ceilings(2 * side**3 / product, 2 * source.nbytes / copy)
 
 
-def _median_seconds(work: Callable[[], object], device: torch.device, repetitions: int = 9) -> float:
-    """Return the median time of `work` after a warm-up: CUDA events on a GPU, the clock elsewhere."""
-    times = []
-    for _ in range(repetitions + 1):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            torch.cuda.synchronize(device)
-            times.append(begin.elapsed_time(end) / 1e3)
-        else:
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+def _median_seconds(work: Callable[[], object]) -> float:
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=1).median
 
 
-def table(raw: pd.DataFrame, recipe: Recipe, top: Ceilings) -> pd.DataFrame:
+def summarize(raw: pd.DataFrame, recipe: Recipe, top: Ceilings) -> pd.DataFrame:
     """Return a row per regularizer and contender: medians, the ratio to the notebook's loop, the share of the roof."""
     steps = -(-recipe.train_size // recipe.batch_size)
     grouped = raw.groupby(["regularizer", "contender"], sort=False)["ms_per_step"]
@@ -269,69 +239,57 @@ def describe(
     result: pd.DataFrame, top: Ceilings, device: torch.device, recipe: Recipe, steps: int, repetitions: int
 ) -> str:
     """Return the table in Markdown with what it was measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    lines = [
-        "# Speed",
-        "",
-        f"{name}{threads}; torch {torch.__version__}, Python {platform.python_version()}, "
+    needed = FLOP_PER_IMAGE * recipe.batch_size
+    header = (
+        "regularizer", "contender", "ms per step and trial", "fastest to slowest", "s per epoch and trial",
+        "times as fast", "share of matrix-product rate", "share of copy bandwidth",
+    )  # fmt: skip
+    rows = [
+        (row.regularizer, row.contender, f"{row.ms_per_step:.2f}", f"{row.fastest:.2f} to {row.slowest:.2f}",
+         f"{row.s_per_epoch:.2f}", f"{row.times_as_fast:.2f}", f"{row.share_of_products:.0%}", f"{row.share_of_copies:.0%}")
+        for row in result.itertuples()
+    ]  # fmt: skip
+    return (
+        f"# Speed\n\n{name}{threads}; torch {torch.__version__}, Python {platform.python_version()}, "
         f"joblib {version('joblib')}. The notebook's network on {recipe.dataset}, batches of {recipe.batch_size}, "
         f"an epoch of {recipe.train_size:,} images. Medians of {repetitions} repetitions of {steps} steps; "
-        "the contenders take turns.",
-        "",
+        "the contenders take turns.\n\n"
         f"Ceilings of this device, float32: {top.flops / 1e9:,.0f} GFLOP/s in matrix products, "
-        f"{top.bytes / 1e9:,.1f} GB/s in copies. One trial's step needs {FLOP_PER_IMAGE * recipe.batch_size / 1e9:.2f} "
-        f"GFLOP, at least {FLOP_PER_IMAGE * recipe.batch_size / top.flops * 1e3:,.2f} ms.",
-        "",
-        "| regularizer | contender | ms per step and trial | fastest to slowest | s per epoch and trial | "
-        "times as fast | share of matrix-product rate | share of copy bandwidth |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.regularizer} | {row.contender} | {row.ms_per_step:.2f} | {row.fastest:.2f} to {row.slowest:.2f} | "
-        f"{row.s_per_epoch:.2f} | {row.times_as_fast:.2f} | {row.share_of_products:.0%} | {row.share_of_copies:.0%} |"
-        for row in result.itertuples()
-    ]
-    return "\n".join([*lines, ""])
+        f"{top.bytes / 1e9:,.1f} GB/s in copies. One trial's step needs {needed / 1e9:.2f} GFLOP, at least "
+        f"{needed / top.flops * 1e3:,.2f} ms.\n\n{table(header, rows)}\n"
+    )
 
 
-def breakdown(trial: Trial, data: Images, device: torch.device, top: Ceilings) -> str:
+def breakdown(trial: Trial, data: Images, device: torch.device) -> str:
     """Return, in Markdown, where the time of a sequential step goes: torch's profiler over 20 steps."""
     from torch.profiler import ProfilerActivity, profile
 
-    resident = Resident(data, device)
+    device_data = DeviceData(data, device)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     count = 20
     with precision.settings(trial.recipe.precision, device):
-        training = sequential.Training(trial, resident.num_classes, device)
-        size = trial.recipe.batch_size
-        chosen = torch.arange(size, device=device)
-        images, labels = resident.train_images[chosen], resident.train_labels[chosen]
+        training = single.Training(trial, device_data.num_classes, device)
+        batch = slice(trial.recipe.batch_size)
+        images, labels = device_data.train_images[batch], device_data.train_labels[batch]
         for _ in range(3):
             training.step(images, labels)
         with profile(activities=activities) as profiler:
             for _ in range(count):
                 training.step(images, labels)
             _wait(device)
-    averages = profiler.key_averages()
     field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    times = {entry.key: getattr(entry, field) / 1e3 / count for entry in averages}
+    times = {entry.key: getattr(entry, field) / 1e3 / count for entry in profiler.key_averages()}
     total = sum(times.values())
-    lines = [
-        "",
-        f"## Where a sequential step goes ({trial.regularizer})",
-        "",
-        f"By torch's profiler, {count} steps, {total:.1f} ms each with the profiler on; the update works on parts of "
-        f"{CHUNK:,} weights.",
-        "",
-        "| operation | ms per step | share |",
-        "|---|---:|---:|",
-    ]
-    shown = sorted(times, key=times.__getitem__, reverse=True)[:12]
-    lines += [f"| `{key}` | {times[key]:.2f} | {times[key] / total:.0%} |" for key in shown]
-    rest = total - sum(times[key] for key in shown)
-    lines.append(f"| all others | {rest:.2f} | {rest / total:.0%} |")
-    return "\n".join([*lines, ""])
+    shown = {f"`{key}`": times[key] for key in sorted(times, key=times.__getitem__, reverse=True)[:12]}
+    shown["all others"] = total - sum(shown.values())
+    rows = [(name, f"{value:.2f}", f"{value / total:.0%}") for name, value in shown.items()]
+    return (
+        f"\n## Where a sequential step goes ({trial.regularizer})\n\nBy torch's profiler, {count} steps, "
+        f"{total:.1f} ms each with the profiler on; the update works on parts of {CHUNK:,} weights.\n\n"
+        f"{table(('operation', 'ms per step', 'share'), rows)}\n"
+    )
 
 
 def plot(result: pd.DataFrame) -> Figure:
@@ -357,10 +315,10 @@ def plot(result: pd.DataFrame) -> Figure:
     return figure
 
 
-def save(out: Path, result: pd.DataFrame, raw: pd.DataFrame, told: str) -> None:
+def save(out: Path, result: pd.DataFrame, raw: pd.DataFrame, text: str) -> None:
     """Write README.md, speed.csv, repetitions.csv and speed.png into `out`."""
     with atomic(out / "README.md") as path:
-        path.write_text(f"{told}\n![Times as fast as the notebook's loop](speed.png)\n")
+        path.write_text(f"{text}\n![Times as fast as the notebook's loop](speed.png)\n")
     for name, frame in (("speed.csv", result), ("repetitions.csv", raw)):
         with atomic(out / name) as path:
             frame.to_csv(path, index=False, float_format="%.5g")
@@ -373,13 +331,5 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    exit_code.run(main)

@@ -5,6 +5,6 @@ import sys
 __version__ = "0.1.0"
 
 if sys.argv[:1] == ["-m"]:  # python -m has not come to the program itself, and so to none of its imports
-    import regbench.shadowed
+    import regbench.shadowed_modules
 
-    regbench.shadowed.tell()
+    regbench.shadowed_modules.install_hook()

@@ -1,32 +1,26 @@
-"""`python -m regbench check pkg.module:Class`: does a regularizer keep what the engines count on?"""
+"""`python -m regbench sweep | notebook | report | check`; also the console script `regbench`."""
 
 import sys
 
 import click
 
-from regbench import cli
+from regbench.commands import check, exit_code, notebook, report, sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 def main() -> None:
-    """Tools for your own regularizers; sweeps are started by `mlflow run`, see README.md."""
+    """Weight regularizers compared on image classification, tracked in MLflow: see README.md."""
 
 
-@main.command()
-@click.argument("reg")
-def check(reg: str) -> None:
-    """Check a regularizer rule by rule: REG is pkg.module:Class, or a name. Exit code 1 if a rule is broken."""
-    from regbench import regularizers
+for name, module in (("sweep", sweep), ("notebook", notebook), ("report", report), ("check", check)):
+    main.add_command(module.main, name)
 
-    found = regularizers.find(reg)
-    from regbench import contract  # late: torch takes seconds to import, and a wrong name is refused at once
 
-    broken = False
-    for rule, how in contract.check(found):
-        broken |= bool(how)
-        click.echo(f"broken  {rule}: {how}" if how else f"ok      {rule}")
-    sys.exit(int(broken))
+def script() -> None:
+    """Run the console script: modules in the folder in which it is started are found, as by `python -m regbench`."""
+    sys.path.insert(0, "")
+    exit_code.run(main)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    exit_code.run(main)

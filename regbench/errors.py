@@ -17,7 +17,7 @@ def without_password(text: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Return a name or path as a message shows it: on one line, with what is no letter spelt out."""
+    """Return a name or path as a message shows it: on one line, with what is not a letter spelt out."""
     # names of files that are not UTF-8 come with lone surrogates
     read = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in read)

@@ -29,7 +29,9 @@ def _chosen() -> Path | None:
     try:
         return Path(os.path.abspath(Path(root).expanduser())) if root else None
     except (RuntimeError, OSError) as error:  # ~name of a user who is not there, or the working folder is gone
-        raise UserError(f"REGBENCH_CACHE={root!r} is no folder; accepted: a path; or unset REGBENCH_CACHE") from error
+        raise UserError(
+            f"REGBENCH_CACHE={root!r} is not a folder; accepted: a path; or unset REGBENCH_CACHE"
+        ) from error
 
 
 @contextmanager
@@ -57,12 +59,12 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """Make the folder `path` for the block; if the block fails, remove what was made as far as it is empty."""
-    made = [place for place in (path, *path.parents) if not place.exists()]
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     except BaseException:
-        for place in made:
+        for folder in made:
             with suppress(OSError):
-                place.rmdir()
+                folder.rmdir()
         raise

@@ -5,18 +5,19 @@ import hashlib
 import json
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from typing import Any
 
 from regbench import importing, regularizers
 
 # to be raised with every change that gives a trial other weights or other measures, in any engine or precision: finished
 # trials are then trained again. tests/test_golden.py fails where that is forgotten.
 RESULT_VERSION = 1
-# folders of packages, which lie below the standard library's
+# folders of installed packages, which lie within the standard library's
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -25,12 +26,13 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def code(regularizer: str, model: str) -> dict[str, object]:
-    """Return what of the code decides a trial's result: the version of regbench's, and the user's own files.
+def trial_key(trial: Mapping[str, Any]) -> str:
+    """Return the sha256, hex, of a trial's fields, the version of regbench's results, and the user's own files.
 
     Raises UserError if the user's code cannot be imported.
     """
-    return {"results": RESULT_VERSION, "files": files(regularizer, model)}
+    code = files(trial["regularizer"], trial["recipe"]["model"])
+    return digest({**trial, "results": RESULT_VERSION, "files": code})
 
 
 @cache
@@ -63,7 +65,7 @@ def _is_library(module: str) -> bool:
 
 
 def _with_imports(start: Iterable[str]) -> dict[str, str]:
-    """Return module name -> hash of what it says, for the modules `start` and the user's own that they import."""
+    """Return module name -> hash of its code, for the modules `start` and the user's own that they import."""
     waiting, seen, found = sorted(start), set(), {}
     while waiting:
         name = waiting.pop()
@@ -93,25 +95,23 @@ def _spec(name: str) -> ModuleSpec | None:
         if name in sys.modules or not parent:
             return find_spec(name)
         package = _spec(parent)
-        places = package.submodule_search_locations if package else None
-        return PathFinder.find_spec(name, places) if places else None
+        folders = package.submodule_search_locations if package else None
+        return PathFinder.find_spec(name, folders) if folders else None
     except (ImportError, ValueError, AttributeError):  # the import statement would fail, or the module has no file
         return None
 
 
 def _is_installed(spec: ModuleSpec) -> bool:
-    """Tell whether a module is regbench's own, the standard library's or was installed, and so is no file of the user's."""
-    if spec.name.partition(".")[0] == "regbench" or _in_standard_library(spec):
-        return True
-    return not INSTALLED.isdisjoint(Path(spec.origin or "").parts)
+    """Return whether a module is regbench's own, the standard library's or an installed one, and not a user's file."""
+    packaged = spec.name.partition(".")[0] == "regbench" or not INSTALLED.isdisjoint(Path(spec.origin or "").parts)
+    return packaged or _in_standard_library(spec)
 
 
 def _in_standard_library(spec: ModuleSpec) -> bool:
-    if spec.origin is None:  # a folder without __init__.py
-        return False
-    place, roots = Path(spec.origin), {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
-    within = any(place.is_relative_to(root) or place.is_relative_to(root.resolve()) for root in roots)
-    return spec.origin in ("built-in", "frozen") or (within and INSTALLED.isdisjoint(place.parts))
+    # a folder without __init__.py has no origin
+    path, roots = Path(spec.origin or ""), {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    within = any(path.is_relative_to(root) or path.is_relative_to(root.resolve()) for root in roots)
+    return spec.origin in ("built-in", "frozen") or (within and INSTALLED.isdisjoint(path.parts))
 
 
 def _content(spec: ModuleSpec) -> bytes:
@@ -123,7 +123,7 @@ def _content(spec: ModuleSpec) -> bytes:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Give the names of what a module's import statements may import, of a module in `package`."""
+    """Yield the names of what a module's import statements may import, of a module in `package`."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
@@ -144,7 +144,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _bare(node: object) -> object:
-    """Return a syntax tree as lists and texts, without docstrings and places, alike in every version of Python."""
+    """Return a syntax tree as lists and strings, without docstrings and positions, alike in every version of Python."""
     if isinstance(node, list):
         return [_bare(item) for item in node]
     if not isinstance(node, ast.AST):
@@ -153,7 +153,7 @@ def _bare(node: object) -> object:
     documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     if documented and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:] or [ast.Pass()]
-    fields.pop("kind", None)  # that a text has a u before it, which not every version tells of all parts of one
-    # what newer versions have more is empty in code that older ones read
-    told = {name: _bare(value) for name, value in fields.items() if value is not None and value != []}
-    return [type(node).__name__, told]
+    fields.pop("kind", None)  # the u before a string, which not every version records for all of its parts
+    # fields that only newer versions have are empty in code that older ones can read
+    filled = {name: _bare(value) for name, value in fields.items() if value is not None and value != []}
+    return [type(node).__name__, filled]

@@ -16,7 +16,7 @@ from regbench.errors import UserError, one_line
 def by_path(option: str, spec: str, accepted: str) -> object:
     """Return what `spec`, pkg.module:Name or pkg.module:Outer.Inner, names.
 
-    Raises UserError if it is no such path, cannot be imported, or names nothing there.
+    Raises UserError if it is not such a path, cannot be imported, or names nothing there.
     """
     module, colon, name = spec.rpartition(":")
     if not (colon and module and name):
@@ -29,16 +29,18 @@ def by_path(option: str, spec: str, accepted: str) -> object:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing runs the user's own code: anything can come out of it
-        raise UserError(f"{option}={spec!r} cannot be imported ({_why(module, error)}); {accepted}") from error
+        raise UserError(
+            f"{option}={spec!r} cannot be imported ({_import_problem(module, error)}); {accepted}"
+        ) from error
     try:
         return attrgetter(name)(found)
     except Exception as error:
-        raise UserError(f"{option}={spec!r} cannot be imported ({_without(found, name)}); {accepted}") from error
+        raise UserError(f"{option}={spec!r} cannot be imported ({_missing_name(found, name)}); {accepted}") from error
 
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put back what a user's code sets of torch for the whole program: it would change other trials, under their keys."""
+    """Restore torch's global settings after a user's code: they would change other trials, but not their keys."""
     torch = _torch()
     before = torch and (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
     try:
@@ -47,33 +49,31 @@ def settings_kept() -> Iterator[None]:
         torch = _torch()
         if torch:
             kind, device, grad = before or (torch.float32, torch.device("cpu"), True)
-            if torch.get_default_dtype() != kind:
-                torch.set_default_dtype(kind)
+            torch.set_default_dtype(kind)
+            torch.set_grad_enabled(grad)
             if torch.get_default_device() != device:
                 torch.set_default_device(None if device.type == "cpu" else device)
-            if torch.is_grad_enabled() != grad:
-                torch.set_grad_enabled(grad)
 
 
 def _torch() -> ModuleType | None:
-    """Return torch if it has been imported, and is torch and no file of the user's in its place."""
+    """Return torch if it has been imported, and is not a user's file of the same name."""
     torch = sys.modules.get("torch")
     return torch if hasattr(torch, "get_default_device") else None
 
 
 def is_file(text: str) -> bool:
-    """Tell whether `text` is how a file is named, and not a module."""
+    """Return whether `text` is how a file is named, and not a module."""
     return text.endswith(".py") or "/" in text or "\\" in text
 
 
 def for_file(path: str, name: str) -> str:
-    """Say what to write instead of a file's path for what is called `name` in it."""
-    place = PurePosixPath(path.replace("\\", "/"))
-    folder = "that folder" if place.parent == PurePosixPath() else place.parent
-    return f"{place.name.removesuffix('.py')}:{name}, started in {folder} or with PYTHONPATH={folder}"
+    """Return what to write instead of a file's path for what is called `name` in it."""
+    file = PurePosixPath(path.replace("\\", "/"))
+    folder = "that folder" if file.parent == PurePosixPath() else file.parent
+    return f"{file.name.removesuffix('.py')}:{name}, started in {folder} or with PYTHONPATH={folder}"
 
 
-def _why(module: str, error: BaseException) -> str:
+def _import_problem(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if module == error.name or module.startswith(f"{error.name}."):
             return f"{one_line(error)}; start in the folder that it is in, or with PYTHONPATH=that folder"
@@ -93,8 +93,8 @@ def _advice(error: BaseException) -> str:
     return ""
 
 
-def _without(module: ModuleType, name: str) -> str:
-    """Say that a module has no `name`, which of its files that is, and which classes it has."""
+def _missing_name(module: ModuleType, name: str) -> str:
+    """Return that a module has no `name`, which file it is, and which classes it has."""
     file = getattr(module, "__file__", None)
     own = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
     classes = f"; its classes: {', '.join(own[:5])}" if own else ""

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from regbench import regularizers, runner
+from regbench import regularizers
 from regbench.data.images import Images
-from regbench.engine import sequential, stacked
-from regbench.engine.events import Epoch, Trained
-from regbench.engine.resident import Resident
+from regbench.engines import sequential, stacked
 from regbench.identity import RESULT_VERSION
-from regbench.sweep import NOTEBOOK, Recipe, Trial
+from regbench.measures.final import measure
+from regbench.training.device_data import DeviceData
+from regbench.training.events import Epoch, Trained
+from regbench.trial import NOTEBOOK, Recipe, Trial
 
 PLACE = Path(__file__).parent / "golden.json"
 ENGINES = {"sequential": sequential.train, "stacked": stacked.train}
@@ -61,7 +62,7 @@ def trials(data: Images) -> list[Trial]:
         data.name, data.fingerprint, 60, 12, "tests.golden:Net", 5, 10, lr=0.1, momentum=0.8, precision="float64"
     )
     large = Recipe(data.name, data.fingerprint, 40, 8, NOTEBOOK, 2, 8, 0.05, 0.9, precision="float64")
-    cells = [(name, regularizers.own_lams(name)[-1]) for name in regularizers.REGISTRY]
+    cells = [(name, regularizers.find(name).lams[-1]) for name in regularizers.REGISTRY]
     found = [Trial(small, name, lam, 3) for name, lam in cells]
     found += [Trial(small, name, lam, 3, "all") for name, lam in cells if name in ("l1", "max_norm", "group_lasso")]
     return found + [Trial(large, name, lam, 1) for name, lam in NOTEBOOK_CELLS]
@@ -70,7 +71,7 @@ def trials(data: Images) -> list[Trial]:
 def results(engine: str, some: Iterable[Trial], data: Images) -> dict[str, dict[str, list[float]]]:
     """Return for each trial what is compared: a name -> numbers."""
     found: dict[str, dict[str, list[float]]] = {}
-    for event in ENGINES[engine](list(some), Resident(data, torch.device("cpu"))):
+    for event in ENGINES[engine](list(some), DeviceData(data, torch.device("cpu"))):
         numbers = found.setdefault(f"{event.trial.recipe.model} {event.trial.name}", {})
         if isinstance(event, Epoch):
             numbers |= {f"epoch {event.epoch} {name}": [value] for name, value in _timeless(event.metrics)}
@@ -79,7 +80,7 @@ def results(engine: str, some: Iterable[Trial], data: Images) -> dict[str, dict[
                 flat = w.detach().double().flatten()
                 single = flat[torch.linspace(0, len(flat) - 1, SINGLE).long()]
                 numbers[name] = [flat.sum().item(), flat.square().sum().item(), *single.tolist()]
-            numbers |= {name: [value] for name, value in _timeless(runner.measure(event).metrics)}
+            numbers |= {name: [value] for name, value in _timeless(measure(event).metrics)}
     return found
 
 

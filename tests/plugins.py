@@ -2,6 +2,10 @@
 
 import abc
 import functools
+import os
+import signal
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -41,6 +45,33 @@ class RaisesLate(L1):
         if self.calls > 70:
             raise ValueError("no more of this")
         super().add_grad(p, g, lam)
+
+
+class Held(L1):
+    """Waits in each training after the second of three epochs: makes a file, and goes on once another one exists.
+
+    A test can so act in mid-training, however fast the machine is. Both files, waits-<lam> and goes-<lam>, are in the
+    folder HELD_IN; without it nothing waits.
+    """
+
+    def target_sparsity(self, lam, done):
+        if "HELD_IN" in os.environ and round(3 * done, 6) == 2:
+            folder, text = Path(os.environ["HELD_IN"]), f"{lam.max().item():g}"
+            (folder / f"waits-{text}").touch()
+            deadline = time.monotonic() + 120
+            while not (folder / f"goes-{text}").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        return lam.clamp(max=1) * (done == 1)  # a hook has to do something
+
+
+class KillsStacks(L1):
+    """Has its process killed where it has trained with others for two epochs, after the first of which all are kept."""
+
+    def target_sparsity(self, lam, done):
+        if len(lam) > 1 and done == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
 
 
 class NeedsArgument(L1):
@@ -150,7 +181,7 @@ class SmoothsAtZero(Regularizer):
 
 
 class TooMany(Regularizer):
-    def share(self, lam, done):
+    def target_sparsity(self, lam, done):
         return 1.5
 
 
@@ -159,7 +190,7 @@ class TooManyEarly(OneShot):
 
     lams = (0.4, 0.6, 0.8)
 
-    def share(self, lam, done):
+    def target_sparsity(self, lam, done):
         return lam if done > 0.5 else 2 * lam * (lam > 0.5)
 
 
@@ -175,7 +206,7 @@ class RemembersScores(OneShot):
 
     first = None
 
-    def score(self, p, uniform):
+    def importance(self, p, uniform):
         self.first = p.abs() if self.first is None else self.first
         return self.first
 
@@ -188,27 +219,27 @@ class NormValue(L1):
 
 
 class PrunesAtZero(Regularizer):
-    def share(self, lam, done):
+    def target_sparsity(self, lam, done):
         return 0.5
 
 
 class OtherShape(Regularizer):
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h.sum(-1)
 
 
 class ChangesHidden(Regularizer):
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h.mul_(1 - lam)
 
 
 class CutOff(Regularizer):
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h.detach() * (1 - lam)
 
 
 class DropsAtZero(Regularizer):
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h * (uniform > 0.5)
 
 
@@ -267,9 +298,16 @@ class Yields(Regularizer):
         yield g.add_(lam * p)
 
 
+class OldName(L1):
+    """Has a hook by the name of an earlier version."""
+
+    def hidden(self, h, lam, uniform):
+        return h * (1 - lam)
+
+
 class HookOfInstance(Regularizer):
     def __init__(self):
-        self.hidden = lambda h, lam, uniform: h * (1 - lam)
+        self.dense_input = lambda h, lam, uniform: h * (1 - lam)
 
 
 class Abstract(Regularizer, abc.ABC):
@@ -431,7 +469,7 @@ class Chains(Regularizer):
     def add_grad(weights, gradient, *rest):
         return gradient.add_(rest[0] * weights)
 
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h * (1 - lam)
 
     after_step = functools.partial(_decay, power=2)
@@ -532,7 +570,7 @@ class TooSmall(L1):
 
 
 class BelowText(L1):
-    below = "1"
+    lam_upper_bound = "1"
 
 
 instance = AsList()
@@ -552,7 +590,7 @@ class Root(Regularizer):
 
 
 class LogScores(OneShot):
-    def score(self, p, uniform):
+    def importance(self, p, uniform):
         return (p.abs() - 0.1).log()
 
 
@@ -578,7 +616,7 @@ class KeepsMask(Regularizer):
     lams = (0.1,)
     mask = None
 
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         if self.mask is None:
             self.mask = uniform >= lam
         return h * self.mask if self.mask.shape == h.shape else h
@@ -596,7 +634,7 @@ class SmallOnly(Regularizer):
 class DrawsHidden(Regularizer):
     lams = (0.1,)
 
-    def hidden(self, h, lam, uniform):
+    def dense_input(self, h, lam, uniform):
         return h + lam * torch.randn_like(h)
 
 

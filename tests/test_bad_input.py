@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from benchmarks import notebook, notebook_loop, report, sweep
+from benchmarks import notebook_loop
 from regbench import __main__ as tools
-from regbench import cli, data
+from regbench import data
+from regbench.commands import exit_code, notebook, report, sweep
 from tests.conftest import TINY
 
 GOOD = {"dataset": "digits", "model": TINY, "reg": "l1", "lam": "1e-3", "seeds": "0", "epochs": "1"}
@@ -34,15 +35,15 @@ WAY_OUT = re.compile(
 # the command, its options (an environment variable where the name is in capitals) or arguments, a part of the message
 CASES = [
     # regularizers
-    ("sweep", {"reg": "l3"}, "reg='l3' is unknown; accepted: none, l1, l2, weight_decay"),
-    ("sweep", {"reg": "L1"}, "reg='L1' is unknown; accepted: none, l1"),
-    ("sweep", {"reg": "\uff4c\uff11"}, "is unknown; accepted: none, l1"),
+    ("sweep", {"reg": "l3"}, "reg='l3' is unknown; accepted: none, decoupled_wd, dropout"),
+    ("sweep", {"reg": "L1"}, "reg='L1' is unknown; accepted: none, decoupled_wd"),
+    ("sweep", {"reg": "\uff4c\uff11"}, "is unknown; accepted: none, decoupled_wd"),
     ("sweep", {"reg": "l1_proxy"}, "or an import path pkg.module:Class"),
-    ("sweep", {"reg": "l1;l2"}, "reg='l1;l2' is unknown; accepted: none, l1"),
-    ("sweep", {"reg": ""}, "reg='' is empty; accepted: one or more of none, l1"),
+    ("sweep", {"reg": "l1;l2"}, "reg='l1;l2' is unknown; accepted: none, decoupled_wd"),
+    ("sweep", {"reg": ""}, "reg='' is empty; accepted: one or more of none, decoupled_wd"),
     ("sweep", {"reg": "l1,,l2"}, "reg='l1,,l2' has an empty item between commas; accepted"),
     ("sweep", {"reg": "l1, l1 "}, "l1 is given more than once; write it once"),
-    ("sweep", {"reg": "none"}, "lam='1e-3' has no meaning for reg=none alone"),
+    ("sweep", {"reg": "none"}, "lam has no meaning for reg=none alone"),
     ("sweep", {"reg": "no_such_module:Reg"}, "reg='no_such_module:Reg' cannot be imported (No module named"),
     ("sweep", {"reg": "tests.plugins:Missing"}, "cannot be imported (module 'tests.plugins' has no attribute"),
     ("sweep", {"reg": "tests.plugins:"}, "reg='tests.plugins:' is unknown; accepted: an import path pkg.module:Class"),
@@ -80,30 +81,30 @@ CASES = [
             "WithZero": "has 0 in its lams, which is not a finite number above 0; for lam 0 take reg=none",
             "Twice": "has 0.001 more than once in its lams; accepted: a tuple of different numbers",
             "TooSmall": "has 1e-40 in its lams, which is outside what float32 holds in full, 1.2e-38 to 3.4e38",
-            "BelowText": "has below='1'; accepted: a number that every lam must be less than",
+            "BelowText": "has lam_upper_bound='1'; accepted: a number that every lam must be less than",
         }.items()
     ],
-    ("sweep", {"reg": "tests.plugins:BelowText"}, "has below='1'; accepted: a number that every lam must be less than"),
+    ("sweep", {"reg": "tests.plugins:BelowText"}, "has lam_upper_bound='1'; accepted: a number that every lam"),
     ("sweep", {"reg": "l1,tests.plugins:Mixes"}, "breaks a rule of regularizers: A row does not"),
     ("sweep", {"reg": "tests.plugins:PenaltyAlone"}, "value is only for the log; write add_grad(self, p, g, lam) too"),
     ("sweep", {"reg": "tests.plugins:AssignsData"}, "after_step does not change p; write p.add_(...)"),
     ("sweep", {"reg": "tests.plugins:Cholesky"}, "torch.nan_to_num, or write one_by_one = True in the class"),
     ("sweep", {"reg": "tests.plugins:NeedsArgument"}, "a rule of regularizers: The class is made without arguments"),
     # strengths
-    ("sweep", {"lam": "-1e-3"}, "lam='-1e-3': -1e-3 is not a finite number above 0; accepted: numbers above 0"),
+    ("sweep", {"lam": "-1e-3"}, "lam=-0.001 is not a finite number above 0; accepted: numbers above 0"),
     ("sweep", {"lam": "nan"}, "nan is not a finite number above 0; accepted"),
     ("sweep", {"lam": "inf"}, "inf is not a finite number above 0; accepted"),
-    ("sweep", {"lam": "1e400"}, "1e400 is not a finite number above 0; accepted"),
+    ("sweep", {"lam": "1e400"}, "lam=inf is not a finite number above 0; accepted"),
     ("sweep", {"lam": "1e-50"}, "1e-50 is outside what float32 holds in full, 1.2e-38 to 3.4e38"),
     ("sweep", {"lam": "1e-45"}, "1e-45 is outside what float32 holds in full, 1.2e-38 to 3.4e38"),
-    ("sweep", {"lam": "3.41e38"}, "3.41e38 is outside what float32 holds in full"),
+    ("sweep", {"lam": "3.41e38"}, "lam=3.41e+38 is outside what float32 holds in full"),
     ("sweep", {"lam": "0"}, "for lam 0 take reg=none"),
-    ("sweep", {"lam": "big"}, "'big' is no number; accepted"),
-    ("sweep", {"lam": "AUTO"}, "'AUTO' is no number; accepted: numbers above 0 separated by commas, as in 1e-4,1e-3, or"),
-    ("sweep", {"lam": "auto,1e-3"}, "'auto' is no number"),
-    ("sweep", {"lam": "1e-3 1e-4"}, "'1e-3 1e-4' is no number"),
-    ("sweep", {"lam": "1_0"}, "'1_0' is no number"),
-    ("sweep", {"lam": "\uff11"}, "is no number; accepted"),
+    ("sweep", {"lam": "big"}, "'big' is not a number; accepted"),
+    ("sweep", {"lam": "AUTO"}, "'AUTO' is not a number; accepted: numbers above 0 separated by commas, as in 1e-4,1e-3"),
+    ("sweep", {"lam": "auto,1e-3"}, "'auto' is not a number"),
+    ("sweep", {"lam": "1e-3 1e-4"}, "'1e-3 1e-4' is not a number"),
+    ("sweep", {"lam": "1_0"}, "'1_0' is not a number"),
+    ("sweep", {"lam": "\uff11"}, "is not a number; accepted"),
     ("sweep", {"lam": ""}, "lam='' is empty"),
     ("sweep", {"lam": ","}, "lam=',' is empty"),
     ("sweep", {"lam": "1e-3,0.001"}, "0.001 is given more than once; write it once"),
@@ -113,21 +114,21 @@ CASES = [
     ("sweep", {"seeds": ""}, "seeds='' is empty; accepted: numbers and ranges"),
     ("sweep", {"seeds": "0-4,3"}, "seed 3 is given more than once; write it once"),
     ("sweep", {"seeds": "4-0"}, "the range 4-0 runs backwards; write 0-4"),
-    ("sweep", {"seeds": "-1"}, "'-1' is no seed; accepted"),
-    ("sweep", {"seeds": "one"}, "'one' is no seed; accepted"),
-    ("sweep", {"seeds": "1.0"}, "'1.0' is no seed; accepted"),
-    ("sweep", {"seeds": "0\u20139"}, "'0\u20139' is no seed; accepted"),  # with an en dash, as from a text
-    ("sweep", {"seeds": "\u0660"}, "is no seed; accepted"),  # Arabic-Indic zero
+    ("sweep", {"seeds": "-1"}, "'-1' is not a seed; accepted"),
+    ("sweep", {"seeds": "one"}, "'one' is not a seed; accepted"),
+    ("sweep", {"seeds": "1.0"}, "'1.0' is not a seed; accepted"),
+    ("sweep", {"seeds": "0\u20139"}, "'0\u20139' is not a seed; accepted"),  # with an en dash, as from a text
+    ("sweep", {"seeds": "\u0660"}, "is not a seed; accepted"),  # Arabic-Indic zero
     ("sweep", {"seeds": "4294967296"}, "4294967296 is too large; accepted: up to 4294967295"),
     ("sweep", {"seeds": "0-99999999"}, "more than 10000 seeds; give fewer"),
-    ("sweep", {"seeds": "0-999999999999"}, "'0-999999999999' is no seed; accepted"),
+    ("sweep", {"seeds": "0-999999999999"}, "'0-999999999999' is not a seed; accepted"),
     # data
-    ("sweep", {"dataset": "cifar100"}, "dataset='cifar100' is unknown; accepted: cifar10, folder, fashion_mnist, digits"),
+    ("sweep", {"dataset": "cifar100"}, "dataset='cifar100' is unknown; accepted: cifar10, digits, fashion_mnist, folder"),
     ("sweep", {"dataset": "CIFAR10"}, "dataset='CIFAR10' is unknown; accepted: cifar10"),
     ("sweep", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train: give data_dir="),
     ("sweep", {"dataset": "folder", "data_dir": "{file}"}, "found no folder"),
-    ("sweep", {"dataset": "folder", "data_dir": ""}, "data_dir='' is no folder; accepted: a path"),
-    ("sweep", {"dataset": "folder", "data_dir": "a\0b"}, "is no folder; accepted: a path"),
+    ("sweep", {"dataset": "folder", "data_dir": ""}, "data_dir='' is not a folder; accepted: a path"),
+    ("sweep", {"dataset": "folder", "data_dir": "a\0b"}, "is not a folder; accepted: a path"),
     ("sweep", {"dataset": "folder", "data_dir": "{no_image}"}, "train/b/1.png is not a readable image (of no format"),
     ("sweep", {"dataset": "folder", "data_dir": "{cut_jpeg}"}, "train/a/2.jpg is not a readable image (image file is tr"),
     ("sweep", {"dataset": "folder", "data_dir": "{bomb}"}, "train/a/2.png is not a readable image (Image size"),
@@ -140,13 +141,13 @@ CASES = [
     ("sweep", {"dataset": "cifar10", "data_dir": "{archive}"}, "is damaged or cut short (its md5 is not"),
     ("sweep", {"dataset": "fashion_mnist", "data_dir": "{idx}"}, "is damaged or cut short"),
     ("sweep", {"train_size": "5000"}, "train_size=5000 is out of range: this data set has 1437 training images"),
-    ("sweep", {"train_size": "few"}, "train_size='few' is no number of images; accepted: 0 or more, or all"),
+    ("sweep", {"train_size": "few"}, "train_size='few' is not a number of images; accepted: 0 or more, or all"),
     ("sweep", {"train_size": "0"}, "train_size=0 is out of range"),
     ("sweep", {"train_size": "1436"}, "leaves fewer images out than there are classes (10); give at most 1427, or all"),
     ("sweep", {"val_size": "1437"}, "val_size=1437 is out of range for 1437 training images in 10 classes: give 0"),
     ("sweep", {"train_size": "200", "val_size": "300"}, "val_size=300 is out of range for 200 training images"),
-    ("sweep", {"val_size": "-5"}, "val_size='-5' is no number of images"),
-    ("sweep", {"val_size": "10%"}, "val_size='10%' is no number of images; accepted: 0 or more, or auto"),
+    ("sweep", {"val_size": "-5"}, "val_size='-5' is not a number of images"),
+    ("sweep", {"val_size": "10%"}, "val_size='10%' is not a number of images; accepted: 0 or more, or auto"),
     ("sweep", {"val_size": "3"}, "val_size=3 is out of range"),
     # networks
     ("sweep", {"model": "resnet"}, "model='resnet' is unknown; accepted: notebook, or an import path"),
@@ -178,7 +179,7 @@ CASES = [
     # where and how
     ("sweep", {"backend": "dask"}, "backend='dask' is unknown; accepted: local, ray"),
     ("sweep", {"REGBENCH_CHECKPOINT_SECONDS": "soon"}, "REGBENCH_CHECKPOINT_SECONDS='soon' is out of range; accepted"),
-    ("sweep", {"REGBENCH_CACHE": "~nobody_at_all/cache"}, "REGBENCH_CACHE='~nobody_at_all/cache' is no folder; accepted"),
+    ("sweep", {"REGBENCH_CACHE": "~nobody_at_all/cache"}, "REGBENCH_CACHE='~nobody_at_all/cache' is not a folder; acc"),
     ("sweep", {"LOKY_MAX_CPU_COUNT": "many"}, "LOKY_MAX_CPU_COUNT='many' is not what libraries take; accepted: a whole"),
     ("sweep", {"JOBLIB_MULTIPROCESSING": ""}, "JOBLIB_MULTIPROCESSING='' is not what libraries take; accepted: a whole"),
     ("report", {"PYTORCH_CUDA_ALLOC_CONF": "big"}, "PYTORCH_CUDA_ALLOC_CONF='big' is not what libraries take; accepted"),
@@ -203,16 +204,16 @@ CASES = [
     ("sweep", ["l1"], "Got unexpected extra argument (l1) For all options: --help"),
     ("sweep", ["--reg"], "Option '--reg' requires an argument."),
     # the tracking store
-    ("sweep", {"experiment": ""}, "experiment='' is no name; accepted: 1 to 500 characters"),
-    ("sweep", {"experiment": "x" * 501}, "is no name; accepted: 1 to 500 characters"),
-    ("sweep", {"experiment": "two\nlines"}, "is no name; accepted: 1 to 500 characters that can be printed"),
-    ("sweep", {"MLFLOW_EXPERIMENT_NAME": "x" * 501}, "is no name; accepted"),
+    ("sweep", {"experiment": ""}, "experiment='' is not a name; accepted: 1 to 500 characters"),
+    ("sweep", {"experiment": "x" * 501}, "is not a name; accepted: 1 to 500 characters"),
+    ("sweep", {"experiment": "two\nlines"}, "is not a name; accepted: 1 to 500 characters that can be printed"),
+    ("sweep", {"MLFLOW_EXPERIMENT_NAME": "x" * 501}, "is not a name; accepted"),
     ("sweep", {"experiment": "gone", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"}, "'gone' is deleted in"),
     ("sweep", {"MLFLOW_RUN_ID": "0123"}, "/work/mlflow.db: unset MLFLOW_RUN_ID"),
     (
         "sweep",
         {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
-        "MLFLOW_RUN_ID='0123' is no run of sqlite:///",
+        "MLFLOW_RUN_ID='0123' is not a run of sqlite:///",
     ),
     (
         "sweep",
@@ -220,11 +221,11 @@ CASES = [
         "/work/mine.db: unset MLFLOW_RUN_ID; or, since `mlflow run` starts a command in the project's folder, give "
         "MLFLOW_TRACKING_URI='sqlite:///mine.db' with its whole path",
     ),
-    ("sweep", {"MLFLOW_EXPERIMENT_ID": "7"}, "MLFLOW_EXPERIMENT_ID='7' is no experiment of sqlite:////"),
+    ("sweep", {"MLFLOW_EXPERIMENT_ID": "7"}, "MLFLOW_EXPERIMENT_ID='7' is not an experiment of sqlite:////"),
     (
         "sweep",
         {"MLFLOW_EXPERIMENT_ID": "x", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
-        "MLFLOW_EXPERIMENT_ID='x' is no experiment of sqlite:////",
+        "MLFLOW_EXPERIMENT_ID='x' is not an experiment of sqlite:////",
     ),
     (
         "sweep",
@@ -260,23 +261,23 @@ CASES = [
     ("notebook", {"reg": "l1"}, "No such option"),
     ("notebook", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train"),
     ("notebook_loop", {"name": "l7"}, "name='l7' is unknown; accepted: none, l1, l2, weight_decay"),
-    ("notebook_loop", {"workers": "-1"}, "-1 is not in the range"),
+    ("notebook_loop", {"workers": "-1"}, "workers='-1' is out of range; accepted: a whole number from 0 to 64"),
     ("notebook_loop", {"train_size": "9999"}, "train_size=9999 is out of range"),
     ("report", {"MLFLOW_TRACKING_URI": ""}, "/work/mlflow.db; accepted: none, the store"),
     ("report", {"experiment": "nowhere"}, "there is no experiment 'nowhere' in sqlite:///"),
     ("report", {"experiment": "Default"}, "holds no trial (0 runs in all); train some"),
     ("report", {"experiment": "gone"}, "experiment='gone' is deleted in"),
     ("report", {"experiment": "Default", "sweep": "0123456789ab"}, "holds no trial that meets what was asked for"),
-    ("report", {"sweep": "a%' or 1=1"}, "is no id; accepted: the 12 letters and digits"),
-    ("report", {"recipe": "0 1"}, "recipe='0 1' is no id; accepted"),
-    ("report", {"experiment": "Default", "filter": "nonsense"}, "filter='nonsense' is no MLflow filter ("),
-    ("report", {"experiment": "Default", "filter": "params.lam = '1' or 1"}, "is no MLflow filter ("),
+    ("report", {"sweep": "a%' or 1=1"}, "is not an id; accepted: the 12 letters and digits"),
+    ("report", {"recipe": "0 1"}, "recipe='0 1' is not an id; accepted"),
+    ("report", {"experiment": "Default", "filter": "nonsense"}, "filter='nonsense' is not an MLflow filter ("),
+    ("report", {"experiment": "Default", "filter": "params.lam = '1' or 1"}, "is not an MLflow filter ("),
     ("report", {"out": "{file}"}, "is a file; give a folder"),
-    ("report", {"out": ""}, "out='' is no folder; accepted: a path"),
-    ("report", {"out": "~nobody-here"}, "out='~nobody-here' is no folder; accepted: a path"),
+    ("report", {"out": ""}, "out='' is not a folder; accepted: a path"),
+    ("report", {"out": "~nobody-here"}, "out='~nobody-here' is not a folder; accepted: a path"),
     ("report", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the tracking store http://127.0.0.1:9 does not work"),
     ("check", ["check"], "Missing argument 'REG'"),
-    ("check", ["check", "l3"], "reg='l3' is unknown; accepted: none, l1"),
+    ("check", ["check", "l3"], "reg='l3' is unknown; accepted: none, decoupled_wd"),
     ("check", ["check", "no_such_module:Reg"], "reg='no_such_module:Reg' cannot be imported"),
     ("check", ["check", "tests.networks:Tiny"], "is not a subclass of regbench.regularizers.Regularizer; make it one"),
     ("check", ["chek", "l1"], "No such command 'chek'"),
@@ -382,7 +383,7 @@ def refused(command: str, given, places: dict[str, Path], monkeypatch: pytest.Mo
             monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(places["modules"])
     with pytest.raises(SystemExit) as stop:
-        cli.run(main, arguments if isinstance(given, dict) else given)
+        exit_code.run(main, arguments if isinstance(given, dict) else given)
     return stop.value.code, capsys.readouterr().err
 
 
@@ -411,10 +412,10 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_made(
 @pytest.mark.parametrize(
     ("module", "options", "told"),
     [
-        ("benchmarks.sweep", GOOD | {"lam": "nan"}, "error: lam='nan': nan is not a finite number above 0"),
-        ("benchmarks.notebook", {"seed": "0-3"}, "error: seed='0-3': the notebook's experiments take one seed"),
-        ("benchmarks.report", {"experiment": "none"}, "error: there is no experiment 'none' in sqlite:////"),
-        ("regbench", {"": "check"}, "error: No such option"),
+        ("sweep", GOOD | {"lam": "nan"}, "error: lam=nan is not a finite number above 0"),
+        ("notebook", {"seed": "0-3"}, "error: seed='0-3': the notebook's experiments take one seed"),
+        ("report", {"experiment": "none"}, "error: there is no experiment 'none' in sqlite:////"),
+        ("check", {}, "error: Missing argument 'REG'"),
     ],
 )
 def test_as_a_user_sees_it(command, module, options, told, elsewhere):
@@ -427,6 +428,6 @@ def test_as_a_user_sees_it(command, module, options, told, elsewhere):
 
 def test_help_is_no_mistake(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.run(sweep.main, ["--help"])
+        exit_code.run(sweep.main, ["--help"])
     assert stop.value.code == 0
     assert "--train_size" in capsys.readouterr().out

@@ -8,9 +8,11 @@ import tomllib
 import pytest
 import torch
 
-from regbench import __main__, cli, contract, regularizers
+from regbench import __main__, regularizers
+from regbench.commands import exit_code
+from regbench.regularizers.contract import rules
 from regbench.regularizers.registry import GROUP
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, TINY
 
 PAGE = (PROJECT / "docs" / "your-regularizer.md").read_text()
 
@@ -33,7 +35,7 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
     check = blocks("sh")[0].split()
     assert check[:3] == ["python", "-m", "regbench"]
     with pytest.raises(SystemExit) as stop:
-        cli.run(__main__.main, check[3:])
+        exit_code.run(__main__.main, check[3:])
     told = capsys.readouterr().out
     assert stop.value.code == 0, told
     assert "broken" not in told
@@ -41,7 +43,7 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
 
 @pytest.mark.parametrize("name", ["more:Spread", "more:Nuclear", "others:Shake", "others:EvenPruning"])
 def test_the_pages_other_classes_keep_every_rule(folder, name):
-    assert not [rule for rule, broken in contract.check(regularizers.find(name)) if broken]
+    assert not [rule for rule, broken in rules.check(regularizers.find(name)) if broken]
 
 
 def test_the_pages_gradient_is_that_of_its_value(folder):
@@ -58,9 +60,9 @@ def test_the_pages_gradient_is_that_of_its_value(folder):
 
 
 def test_the_pages_commands_work(folder, database, environment):
-    """With the clone's and the folder's real places, one seed and fewer images; mlflow's launcher only plans."""
+    """With the real path of the folder, one seed, fewer images, a small network; mlflow's launcher only plans."""
     check, sweep, launched = blocks("sh")
-    sweep = sweep.strip().replace("~/regbench", shlex.quote(str(PROJECT))) + " --seeds=0 --train_size=400"
+    sweep = sweep.strip() + f" --seeds=0 --train_size=200 --model={TINY}"
     launched = launched.strip().replace("/path/to/folder", shlex.quote(str(folder))) + " -P dry_run=true"
     elsewhere = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     for command, where, variables in (

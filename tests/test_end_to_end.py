@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from benchmarks import sweep
+from regbench.commands import sweep
 from regbench.tracking import schema
 from regbench.tracking.database import address as database_address
 from tests.conftest import PROJECT, TINY, arguments, cut_off
@@ -48,7 +48,7 @@ def undisturbed(tmp_path_factory, empty_database) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
     done = subprocess.run(
-        arguments("benchmarks.sweep", **SWEEP),
+        arguments("sweep", **SWEEP),
         cwd=folder,
         env=clean_environment(folder),
         capture_output=True,
@@ -76,19 +76,18 @@ def test_a_sweep_says_what_it_does_in_plain_lines(undisturbed):
     assert re.search(r"none +2 +[\d.]+% +[\d.]+% +0\.00%", text)
 
 
-def test_the_same_command_again_trains_nothing(undisturbed):
+def test_the_same_command_again_trains_nothing(undisturbed, run_here, monkeypatch):
     before = {run.info.run_id for run in runs_of(undisturbed)}
-    done = subprocess.run(
-        arguments("benchmarks.sweep", **SWEEP),
-        cwd=undisturbed, env=clean_environment(undisturbed), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "6 finished already, 0 to train" in done.stdout
+    monkeypatch.chdir(undisturbed)
+    monkeypatch.setenv("REGBENCH_CACHE", str(undisturbed / "cache"))
+    code, text = run_here(sweep.main, **SWEEP)
+    assert code == 0
+    assert "6 finished already, 0 to train" in text
     assert {run.info.run_id for run in runs_of(undisturbed)} == before
-    assert re.search(r"none +2 +[\d.]+% +[\d.]+%", done.stdout)
+    assert re.search(r"none +2 +[\d.]+% +[\d.]+%", text)
 
 
-def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, environment, command, elsewhere):
+def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, environment, run_here, elsewhere):
     """SIGKILL twice, within a trial: nothing is lost or doubled, the results are those of the undisturbed sweep."""
     for _ in range(2):
         cut_off(r"\(2/\d\) .* epoch 2/3", signal.SIGKILL, environment, **SWEEP)
@@ -97,11 +96,11 @@ def test_killed_in_mid_sweep_the_same_command_continues(undisturbed, database, e
     # the sweep's own run at least: that of a trial waits for the writer, which may be busy with the one before
     assert [run for run in runs_of(elsewhere, "sweep") if run.info.status == "RUNNING"]
 
-    done = command("benchmarks.sweep", **SWEEP)
-    assert done.returncode == 0, done.stderr
+    code, text = run_here(sweep.main, **SWEEP)
+    assert code == 0, text
     # what the killed process had on disk, and not in the store yet, comes first
-    brought = re.search(r"^(\d+) results? of an earlier start brought", done.stdout, re.MULTILINE)
-    assert f"{len(finished) + (int(brought[1]) if brought else 0)} finished already" in done.stdout
+    brought = re.search(r"^(\d+) results? of an earlier start brought", text, re.MULTILINE)
+    assert f"{len(finished) + (int(brought[1]) if brought else 0)} finished already" in text
 
     runs = runs_of(elsewhere)
     both = runs + runs_of(elsewhere, "sweep")
@@ -189,9 +188,14 @@ def test_mlflow_run_is_the_parent_of_its_trials_in_a_folder_of_any_name(database
     assert {run.data.tags[schema.PARENT] for run in children} == {parent.info.run_id}
 
 
-def test_mlflow_run_notebook_ends_with_four_accuracies_side_by_side(database, mlflow_run):
-    done = mlflow_run("-e", "notebook", "-P", "dataset=digits", "-P", "train_size=200", "-P", "epochs=1")
+def test_mlflow_run_notebook_plans_the_four_experiments(database, mlflow_run):
+    """What they print when they are trained is in test_fidelity.py."""
+    done = mlflow_run("-e", "notebook", "-P", "dataset=digits", "-P", "train_size=200", "-P", "dry_run=true")
     assert done.returncode == 0, done.stderr
-    *_, names, numbers = done.stdout.strip().splitlines()
-    assert names.split() == ["none", "l1", "l2", "weight_decay"]
-    assert len(re.findall(r"\d+\.\d\d%", numbers)) == 4
+    assert "4 trials, 0 finished already, 4 to train" in done.stdout
+    assert re.findall(r"^  (\S+)[^\n]* train seeds 0$", done.stdout, re.MULTILINE) == [
+        "none",
+        "l1",
+        "l2",
+        "weight_decay",
+    ]

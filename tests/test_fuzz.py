@@ -6,6 +6,7 @@ With REGBENCH_FUZZ=20000 as many examples of each property are tried; of reports
 import dataclasses
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 
 import click
@@ -14,10 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from regbench import cli
+from regbench import regularizers
+from regbench.click_fields import images, real, switch, whole
+from regbench.commands import parsing
+from regbench.commands.parsing import MAX_SEED, MAX_SEEDS
 from regbench.errors import UserError
-from regbench.report import figures, markdown
-from regbench.sweep import format_lam, format_seeds
+from regbench.report import figures
+from regbench.report.render import render
+from regbench.trial import format_lam, format_seeds
 from tests.report.make_fixture import material
 
 EXAMPLES = int(os.environ.get("REGBENCH_FUZZ", "100"))
@@ -31,10 +36,10 @@ NAMES = st.text(max_size=40) | st.text("|`<>[]()*_~#!\\$&{}^%\"'\n\r\t\x00\x1b /
 HOSTILE = ("a|b`c", "<script>alert(1)</script>", "$\\frac{", "![x](http://e/x.png)", "_x", "a\n\n# b", "a\n|b", "\\|")
 
 
-def parsed(parse, *arguments):
-    """Return the value, or None where it is refused."""
+def parsed(kind: click.ParamType | Callable[[str], object], text: str):
+    """Return the value of an option, or None where it is refused."""
     try:
-        return parse(*arguments)
+        return click.types.convert_type(kind).convert(text, click.Option(["--x"]), None)
     except UserError:
         return None
 
@@ -44,11 +49,11 @@ def parsed(parse, *arguments):
 @example("0-999999999999")
 @example("0-9999999999,0-9999999999")
 def test_seeds_are_different_numbers_that_generators_take(text):
-    found = parsed(cli.seeds, text)
+    found = parsed(parsing.seeds, text)
     if found is not None:
-        assert 1 <= len(found) == len(set(found)) <= cli.MAX_SEEDS
-        assert all(0 <= seed <= cli.MAX_SEED for seed in found)
-        assert cli.seeds(format_seeds(found)) == tuple(sorted(found))
+        assert 1 <= len(found) == len(set(found)) <= MAX_SEEDS
+        assert all(0 <= seed <= MAX_SEED for seed in found)
+        assert parsed(parsing.seeds, format_seeds(found)) == tuple(sorted(found))
 
 
 @MANY
@@ -57,20 +62,24 @@ def test_seeds_are_different_numbers_that_generators_take(text):
 @example("1\x85")
 @example("1e999")
 def test_lams_are_different_numbers_that_float32_holds(text):
-    found = parsed(cli.lams, text)
-    if found is not None:
-        assert "".join(text.split()).isascii()  # white space around a number may be of any script
-        assert len(found) == len(set(found))
-        assert all(FLOAT32.tiny <= np.float32(lam) <= FLOAT32.max for lam in found)
-        assert cli.lams(",".join(map(format_lam, found))) == found
-    elif text.strip() == cli.AUTO:
-        assert cli.lams(text) is None
+    found = parsed(parsing.lams, text)
+    if found is None:
+        return
+    assert "".join(text.split()).isascii()  # white space around a number may be of any script
+    assert len(found) == len(set(found))
+    try:
+        cells = regularizers.cells(["l1"], found, baseline=False)
+    except UserError:
+        return
+    assert cells == [("l1", lam) for lam in found]
+    assert all(FLOAT32.tiny <= np.float32(lam) <= FLOAT32.max for lam in found)
+    assert parsed(parsing.lams, ",".join(map(format_lam, found))) == found
 
 
 @MANY
-@given(st.sets(st.integers(0, cli.MAX_SEED), min_size=1, max_size=30))
+@given(st.sets(st.integers(0, MAX_SEED), min_size=1, max_size=30))
 def test_seeds_are_written_in_a_way_that_reads_back(seeds):
-    assert cli.seeds(format_seeds(list(seeds))) == tuple(sorted(seeds))
+    assert parsed(parsing.seeds, format_seeds(list(seeds))) == tuple(sorted(seeds))
 
 
 @MANY
@@ -78,35 +87,33 @@ def test_seeds_are_written_in_a_way_that_reads_back(seeds):
 @example(1.2e-38)  # the ends, as the message for what is outside gives them
 @example(3.4e38)
 def test_a_lam_is_written_in_a_way_that_reads_back(lam):
-    assert cli.lams(format_lam(lam)) == (lam,)
+    assert regularizers.cells(["l1"], parsed(parsing.lams, format_lam(lam)), baseline=False) == [("l1", lam)]
 
 
 @MANY
 @given(TEXT | st.lists(st.sampled_from(["none", "l1", "l2", "L1", "", " l1 ", "no_such_module:X"])).map(",".join))
 def test_regularizers_are_different_names_that_are_there(text):
-    found = parsed(cli.names, text)
+    found = parsed(parsing.names, text)
     if found is not None:
         assert 1 <= len(found) == len(set(found))
-        assert parsed(cli.names, ",".join(found)) == found
+        assert parsed(parsing.names, ",".join(found)) == found
 
 
 @MANY
 @given(TEXT)
 @example("9" * 5000)
+@example("nan")
 def test_numbers_and_devices_are_in_their_range(text):
-    option = click.Option(["--x"])
-    size = parsed(cli.size, "x", text, {"all": -1})
-    assert size is None or (size == -1 and text.strip() == "all") or 0 <= size < 10**12
-    jobs = parsed(cli.positive, "x", text, 1000)
+    size = parsed(images(all=None), text)
+    assert size is None or 0 <= size <= 10**12
+    jobs = parsed(whole(1, 1000), text)
     assert jobs is None or 1 <= jobs <= 1000
-    whole = parsed(cli.Whole(50).convert, text, option, None)
-    assert whole is None or 1 <= whole <= 50
-    real = parsed(cli.Real("below 1", lambda x: 0 <= x < 1).convert, text, option, None)
-    assert real is None or (0 <= real < 1 and text.strip().isascii())
-    assert parsed(cli.Switch().convert, text, option, None) in (None, True, False)
-    place = parsed(cli.device, text)
-    assert place in (None, "cpu") or re.fullmatch(r"cuda:\d+", place)
-    folder = parsed(cli.folder, "x", text)
+    number = parsed(real(click.FloatRange(0, 1, max_open=True), "below 1"), text)
+    assert number is None or (0 <= number < 1 and text.strip().isascii())
+    assert parsed(switch(), text) in (None, True, False)
+    device = parsed(parsing.device, text)
+    assert device in (None, "auto", "cpu", "cuda") or re.fullmatch(r"cuda:\d+", device)
+    folder = parsed(parsing.folder("x"), text)
     assert folder is None or "\0" not in str(folder)
 
 
@@ -150,7 +157,7 @@ def shape(found: list) -> list[str]:
 def written(*names: str) -> list:
     """Return the tokens of the fixture's report with these names."""
     named = renamed(*names)
-    return tokens(markdown.report(named.runs, named.analysis, list(markdown.FIGURES), named.layers))
+    return tokens(render(named, list(figures.FIGURES)))
 
 
 @cache
@@ -184,11 +191,7 @@ def test_figures_are_drawn_whatever_the_names(tmp_path_factory, one, two):
         return
     named = renamed(one, two, one)
     folder = tmp_path_factory.mktemp("figures")
-    for name, figure in (
-        ("forest", figures.forest(named.analysis)),
-        ("prune_curves", figures.prune_curves(named.analysis)),
-        ("layer_sparsity", figures.layer_sparsity(named.analysis, named.layers)),
-    ):
-        figures.save(figure, folder, name)
+    for name in ("forest", "prune_curves", "layer_sparsity"):
+        figures.save(figures.FIGURES[name].draw(named), folder, name)
     assert len(list(folder.iterdir())) == 6
     assert "\x00" not in (folder / "prune_curves.svg").read_text()

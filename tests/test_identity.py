@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from regbench import identity
-from regbench.sweep import Recipe, Trial
+from regbench.trial import Recipe, Trial
 from tests.conftest import printed
 
 RECIPE = Recipe("x", "f" * 64, train_size=100, val_size=10)
 KEY = (
-    "import regbench.sweep as s; r = s.Recipe('x', 'f' * 64, 100, 10, {model!r}); print(s.Trial(r, {reg!r}, 1, 0).key)"
+    "import regbench.trial as s; r = s.Recipe('x', 'f' * 64, 100, 10, {model!r}); print(s.Trial(r, {reg!r}, 1, 0).key)"
 )
+# of the libraries one that is imported fast, since each key is that of a new interpreter
 NET = """
-from torch import nn
+import click
 from lab.base import Base
 import layers
 
@@ -43,7 +44,7 @@ class Mine(L1):
 FILES = {
     "lab/__init__.py": "from lab.net import Net\n",
     "lab/net.py": NET,
-    "lab/base.py": "from torch import nn\nclass Base(nn.Module):\n    width = 1\n",
+    "lab/base.py": "import click\nclass Base:\n    width = 1\n",
     "lab/late.py": "from . import later\ndef forward(net, x): return x\n",
     "lab/later.py": "FACTOR = 1\n",
     "layers.py": "try:\n    import no_such_module\nexcept ImportError:\n    pass\nSIZE = 1\n",

@@ -5,11 +5,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from benchmarks import notebook, report, sweep
+from regbench.commands import notebook, report, sweep
 from tests.conftest import PROJECT
 
 MLPROJECT = yaml.safe_load((PROJECT / "MLproject").read_text())
@@ -17,16 +18,29 @@ CONDA = yaml.safe_load((PROJECT / "conda.yaml").read_text())
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 
+def defaults(command: click.Command) -> dict[str, str]:
+    return {option.opts[0].lstrip("-"): str(option.default).lower() for option in command.params}
+
+
 @pytest.mark.parametrize(
     ("entry", "command"), [("main", sweep.main), ("notebook", notebook.main), ("report", report.main)]
 )
 def test_mlproject_has_each_option_with_its_default(entry, command):
     described = MLPROJECT["entry_points"][entry]
-    defaults = {name: parameter["default"] for name, parameter in described["parameters"].items()}
-    options = {option.opts[0].lstrip("-"): str(option.default).lower() for option in command.params}
-    assert defaults == options
-    for name in defaults:
+    assert {name: one["default"] for name, one in described["parameters"].items()} == defaults(command)
+    for name in described["parameters"]:
         assert f"--{name} {{{name}}}" in described["command"]
+
+
+@pytest.mark.parametrize(("table", "command"), [(0, sweep.main), (1, report.main)])
+def test_the_readmes_tables_have_each_option_with_its_default(table, command):
+    text = (PROJECT / "README.md").read_text().split("| parameter | default | meaning |\n|---|---|---|\n")[table + 1]
+    found = {}
+    for row in text.partition("\n\n")[0].splitlines():
+        _, names, values, *_ = re.split(r"\s*\|\s*", row)
+        names, values = re.findall(r"`(\w+)`", names), values.replace("`", "").split(", ")
+        found |= dict(zip(names, values * (len(names) if len(values) == 1 else 1), strict=True))
+    assert found == defaults(command)
 
 
 def test_conda_pins_a_version_of_every_dependency_that_pyproject_allows():
@@ -73,13 +87,24 @@ def test_imports_go_one_way():
     assert not [name for name in graph if name in reach(name)]
 
 
-def test_the_engine_does_not_know_mlflow_and_the_writer_does_not_know_the_engine():
+def test_no_part_knows_of_what_comes_after_it():
+    """Of the packages that are beside it or after it in the flow of data, none is imported."""
+    forbidden = {
+        "data": ("networks", "training", "engines", "measures", "tracking", "report", "commands"),
+        "regularizers": ("data", "networks", "training", "engines", "measures", "tracking", "report", "commands"),
+        "networks": ("training", "engines", "measures", "tracking", "report", "commands"),
+        "training": ("engines", "tracking", "report", "commands"),
+        "engines": ("tracking", "report", "commands"),
+        "measures": ("engines", "tracking", "report", "commands"),
+        "tracking": ("training", "engines", "measures", "report", "commands"),
+        "report": ("training", "engines", "measures", "networks", "commands"),
+    }
     for name, path in modules().items():
-        used = {target.split(".")[0] for target in imports(path)}
-        if name.startswith("regbench.engine"):
-            assert "mlflow" not in used
-        if name.startswith("regbench.tracking"):
-            assert not [target for target in imports(path) if target.startswith("regbench.engine")]
+        package = name.split(".")[1] if "." in name else ""
+        for other in forbidden.get(package, ()):
+            assert not [target for target in imports(path) if target.startswith(f"regbench.{other}")], name
+        if package in ("training", "engines", "measures"):
+            assert "mlflow" not in {target.split(".")[0] for target in imports(path)}, name
 
 
 def test_every_file_that_the_readme_names_exists():

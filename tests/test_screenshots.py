@@ -2,13 +2,15 @@
 
 import pytest
 
-from benchmarks import screenshots
-from regbench import cli
+from docs import screenshots
+from regbench.commands import exit_code
 
 
 def test_without_a_server_it_says_so_in_one_line(capsys, elsewhere):
     with pytest.raises(SystemExit) as stop:
-        cli.run(screenshots.main, [])
+        exit_code.run(screenshots.main, [])
     assert stop.value.code == 2
     told = capsys.readouterr().err
-    assert told == f"error: MLFLOW_TRACKING_URI='sqlite:///{elsewhere}/mlflow.db' is no server: give its http address\n"
+    assert (
+        told == f"error: MLFLOW_TRACKING_URI='sqlite:///{elsewhere}/mlflow.db' is not a server: give its http address\n"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from benchmarks import report, sweep
+from regbench.commands import exit_code, report, sweep
 from regbench.tracking import schema
 from regbench.tracking.store import Store
 from tests.conftest import PROJECT, TINY
@@ -47,7 +47,7 @@ def test_nothing_that_a_store_names_is_imported_and_no_file_of_it_is_unpickled(
     store = Store("e")
     runs = [log_trial(store, name, seed) for name in ("none", EVIL, "$(touch x);`$\n|<b>") for seed in (0, 1)]
     for run_id, content in zip(runs, (pickle.dumps(Path.touch), b"\x80", save({"w": np.ones((2, 2))})), strict=False):
-        for name in ("model.safetensors", "layers.csv"):
+        for name in ("model.safetensors", "layers.csv", "epochs.csv"):
             (tmp_path / name).write_bytes(content)
             store.client.log_artifact(run_id, tmp_path / name, "weights")
     code, text = run_here(report.main, experiment="e")
@@ -69,10 +69,10 @@ def test_a_run_that_is_no_trial_is_named(wrong, capsys):
     store = Store("e")
     log_trial(store, "none", **{"seed": 0} | wrong)
     with pytest.raises(SystemExit) as stop:
-        report.cli.run(report.main, ["--experiment=e"])
+        exit_code.run(report.main, ["--experiment=e"])
     assert stop.value.code == 2
     ((name, value),) = wrong.items()
-    assert f"has {name}={value!r}, which is no number" in capsys.readouterr().err
+    assert f"has {name}={value!r}, which is not a number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("entry", "command"), [("main", sweep.main), ("report", report.main)])
@@ -104,5 +104,5 @@ def test_no_shell_is_started_and_pickles_only_pass_between_a_sweeps_own_processe
                 assert not any(keyword.arg in ("shell", "allow_pickle") for keyword in node.keywords), path
     dangerous = {"os.system", "os.popen", "eval", "exec", "torch.load", "np.load", "joblib.load", "pickle.load"}
     assert not dangerous & set(found)
-    assert found["pickle.loads"] == {"side_by_side.py"}
-    assert found["importlib.import_module"] <= {"__init__.py", "importing.py", "sweep.py"}
+    assert found["pickle.loads"] == {"processes.py"}
+    assert found["importlib.import_module"] <= {"__init__.py", "importing.py", "registry.py", "base.py"}

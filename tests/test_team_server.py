@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from benchmarks import report, sweep
-from regbench.tracking import history, schema
+from regbench.commands import report, sweep
+from regbench.tracking import schema
 from regbench.tracking.store import Store
 from tests import team_server
 from tests.conftest import TINY, cut_off
@@ -26,6 +26,8 @@ SWEEP = {
     "reg": "l1,l2",
     "lam": "1e-3",
     "seeds": "0-1",
+    "train_size": 300,
+    "jobs": 1,
 }
 TRIALS = 6
 
@@ -58,7 +60,7 @@ def runs_of(server: str, experiment: str, kind: str = "trial"):
 
 
 def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewhere, tmp_path, monkeypatch):
-    done = command("benchmarks.sweep", **SWEEP, experiment="team")
+    done = command("sweep", **SWEEP, experiment="team")
     assert done.returncode == 0, done.stderr
     runs, (parent,) = runs_of(server, "team"), runs_of(server, "team", "sweep")
     assert len(runs) == TRIALS
@@ -69,10 +71,10 @@ def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewher
     assert list(elsewhere.iterdir()) == []
     assert {run.info.artifact_uri.split(":")[0] for run in runs} == {"mlflow-artifacts"}
     files = {file.path for file in MlflowClient(server).list_artifacts(runs[0].info.run_id, "weights")}
-    assert {"weights/model.safetensors", "weights/layers.csv"} <= files
+    assert {"weights/model.safetensors", "weights/layers.csv", "weights/epochs.csv"} <= files
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    larger = SWEEP | {"seeds": "0-2", "jobs": 1, "experiment": "team"}
+    larger = SWEEP | {"seeds": "0-2", "experiment": "team"}
     # a colleague's larger sweep takes what is there
     code, text = run_here(sweep.main, **larger)
     assert code == 0, text
@@ -95,15 +97,16 @@ def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewher
     assert "report/report.md" in kept
 
 
-def test_killed_in_mid_sweep_the_same_command_continues(server, environment, command):
+def test_killed_in_mid_sweep_the_same_command_continues(server, environment, run_here, monkeypatch):
     cut_off(r"\(4/6\) .* epoch 2/3", signal.SIGKILL, environment, **SWEEP, experiment="killed")
     before = {run.info.run_id for run in runs_of(server, "killed") if run.info.status == "FINISHED"}
     assert len(before) < TRIALS
 
-    done = command("benchmarks.sweep", **SWEEP, experiment="killed")
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    code, text = run_here(sweep.main, **SWEEP, experiment="killed")
+    assert code == 0, text
     # at least: what was on disk, and not on the server yet, comes first
-    assert int(re.search(r"(\d+) finished already", done.stdout)[1]) >= max(1, len(before))
+    assert int(re.search(r"(\d+) finished already", text)[1]) >= max(1, len(before))
     both = runs_of(server, "killed") + runs_of(server, "killed", "sweep")
     assert not [run for run in both if run.info.status == "RUNNING"]
     finished = [run for run in runs_of(server, "killed") if run.info.status == "FINISHED"]
@@ -112,12 +115,12 @@ def test_killed_in_mid_sweep_the_same_command_continues(server, environment, com
 
 
 def test_histories_over_http_are_complete(server, monkeypatch):
-    """One run has more points than the server puts into one answer, one has none, one a NaN."""
+    """One run has thousands of points, one has none, one a NaN."""
     client = MlflowClient(server)
     experiment = client.create_experiment("histories")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     expected, run_ids = {}, []
-    for steps in (0, 3, history.SERVER_POINTS + 100):
+    for steps in (0, 3, 2600):
         run_ids.append(client.create_run(experiment).info.run_id)
         for first in range(0, steps, 1000):
             part = range(first, min(first + 1000, steps))

@@ -1,19 +1,14 @@
 """Named data sets -> uint8 images, labels and a fingerprint; stratified splits."""
 
 import importlib
+import pkgutil
 from pathlib import Path
 
 from regbench.data.images import Images
 from regbench.errors import UserError
 
 # a module each, imported when asked for: torchvision and scikit-learn take seconds to import
-NAMES = ("cifar10", "folder", "fashion_mnist", "digits")
-
-
-def check_name(name: str) -> None:
-    """Raise UserError unless there is a data set of this name."""
-    if name not in NAMES:
-        raise UserError(f"dataset={name!r} is unknown; accepted: {', '.join(NAMES)}")
+NAMES = tuple(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "sets")]))
 
 
 def load(name: str, data_dir: Path) -> Images:
@@ -21,5 +16,6 @@ def load(name: str, data_dir: Path) -> Images:
 
     Raises UserError if the name is unknown, or the data is missing or damaged.
     """
-    check_name(name)
-    return importlib.import_module(f"regbench.data.{name}").load(data_dir)
+    if name not in NAMES:
+        raise UserError(f"dataset={name!r} is unknown; accepted: {', '.join(NAMES)}")
+    return importlib.import_module(f"{__package__}.sets.{name}").load(data_dir)

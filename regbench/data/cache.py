@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -19,11 +20,11 @@ from regbench.files import atomic, cache_folder
 
 log = logging.getLogger(__name__)
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-# files per task: small ones by the tens of thousands would spend more time on being handed out than on being read
+# files per task: handing out tens of thousands of small ones singly takes longer than reading them
 TASK = 1000
 
 
-def place(key: str) -> Path:
+def path_of(key: str) -> Path:
     """Return the file for `key`."""
     return cache_folder() / f"{key}.safetensors"
 
@@ -36,11 +37,9 @@ def content_key(kind: str, root: Path, files: Sequence[str]) -> str:
     digest = hashlib.sha256(kind.encode())
     tasks = [files[first : first + TASK] for first in range(0, len(files), TASK)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for task, hashes in zip(
-            tasks, threads.map(lambda task: [_hash(root, file) for file in task], tasks), strict=True
-        ):
-            for file, content in zip(task, hashes, strict=True):
-                digest.update(os.fsencode(file) + b"\0" + content)
+        hashes = chain.from_iterable(threads.map(lambda task: [_hash(root, file) for file in task], tasks))
+        for file, content in zip(files, hashes, strict=True):
+            digest.update(os.fsencode(file) + b"\0" + content)
     return digest.hexdigest()
 
 
@@ -49,7 +48,7 @@ def read(key: str, name: str) -> Images | None:
 
     Its fingerprint serves as the checksum, so that the images are hashed once.
     """
-    path = place(key)
+    path = path_of(key)
     try:
         with safe_open(path, framework="numpy") as stored:
             about = json.loads(stored.metadata()["about"])
@@ -72,14 +71,14 @@ def write(key: str, images: Images) -> None:
     # as one text: safetensors writes several in any order
     about = json.dumps({"classes": images.classes, "notes": images.notes, "fingerprint": images.fingerprint})
     try:
-        with atomic(place(key)) as path:
+        with atomic(path_of(key)) as path:
             save_file({name: getattr(images, name) for name in ARRAYS}, path, metadata={"about": about})
     except (OSError, SafetensorError) as error:
         log.warning("the decoded images are not cached: %s (set REGBENCH_CACHE to a writable folder)", error)
 
 
 def _hash(root: Path, file: str) -> bytes:
-    # of text paths and without a buffer: a folder may have tens of thousands of small files
+    # text paths and no buffering: a folder may have tens of thousands of small files
     path = os.path.join(root, file)
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
         raise OSError(errno.EINVAL, "not a regular file", path)

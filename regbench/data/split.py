@@ -1,7 +1,5 @@
 """Which training images a trial trains on and which it holds out for validation."""
 
-from typing import NoReturn
-
 import numpy as np
 
 from regbench.errors import UserError
@@ -39,17 +37,21 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
     from sklearn.model_selection import train_test_split  # late: it takes a second to import
 
     check_sizes(labels, train_size, val_size)
-    train = np.arange(len(labels))
-    validation = np.empty(0, dtype=np.int64)
+    classes, counts = np.unique(labels, return_counts=True)
+    train, validation = np.arange(len(labels)), np.empty(0, dtype=np.int64)
     try:
         if train_size < len(labels):
             train, _ = train_test_split(train, train_size=train_size, stratify=labels, random_state=SUBSET_SEED)
         if val_size:
             train, validation = train_test_split(train, test_size=val_size, stratify=labels[train], random_state=seed)
-    except ValueError:  # a class with a single image cannot be divided
-        _refuse_rare(labels, train_size, val_size)
-    if any(len(np.unique(labels[part])) < len(np.unique(labels)) for part in (train, validation) if len(part)):
-        _refuse_rare(labels, train_size, val_size)
+        if any(len(np.unique(labels[part])) < len(classes) for part in (train, validation) if len(part)):
+            raise ValueError("a part lacks a class")
+    except ValueError as error:  # also of scikit-learn: a class with a single image cannot be divided
+        rarest = counts.argmin()
+        raise UserError(
+            f"train_size={train_size} and val_size={val_size} leave a class without images to train or validate on: class "
+            f"number {classes[rarest]} has only {counts[rarest]} of {len(labels)}; add images of it, or change the sizes"
+        ) from error
     return np.sort(train), np.sort(validation)
 
 
@@ -61,12 +63,3 @@ def check(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> None
     # a part has its share of each class but for rounding, so that a share of two leaves one at least
     if counts.min() * smallest < 2 * len(labels):
         split(labels, train_size, val_size, seed)
-
-
-def _refuse_rare(labels: np.ndarray, train_size: int, val_size: int) -> NoReturn:
-    classes, counts = np.unique(labels, return_counts=True)
-    rarest = counts.argmin()
-    raise UserError(
-        f"train_size={train_size} and val_size={val_size} leave a class without images to train or validate on: class "
-        f"number {classes[rarest]} has only {counts[rarest]} of {len(labels)}; add images of it, or change the sizes"
-    )

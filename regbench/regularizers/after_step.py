@@ -8,13 +8,8 @@ smaller is lost in a step, and would not add up over steps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from regbench.regularizers.base import Regularizer
+from regbench.regularizers.base import Regularizer, Tensor
 from regbench.regularizers.gradient import L1, WeightDecay
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class L1Prox(Regularizer):
@@ -101,8 +96,8 @@ class GroupLasso(OutputRows):
     lams = L1.lams
 
     def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
-        kept = (1 - tau * lam * p[0, 0].numel() ** 0.5 / self.norms(p)).clamp_(min=0)
-        p.mul_(kept.nan_to_num_(nan=1.0))  # 0 / 0: a row of zeros at lam 0, to be left as it is
+        factor = (1 - tau * lam * p[0, 0].numel() ** 0.5 / self.norms(p)).clamp_(min=0)
+        p.mul_(factor.nan_to_num_(nan=1.0))  # 0 / 0: a row of zeros at lam 0, to be left as it is
 
     def value(self, p: Tensor, lam: Tensor) -> Tensor:
         return self.norms(p).flatten(1).sum(1) * p[0, 0].numel() ** 0.5 * lam.flatten()

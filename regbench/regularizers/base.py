@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a plan needs only names and grids
+if TYPE_CHECKING:
     from torch import Tensor
+else:  # torch takes seconds to import, and a plan needs only names and grids
+    Tensor = "torch.Tensor"
 
 
 class Regularizer:
@@ -21,7 +23,7 @@ class Regularizer:
     name: ClassVar[str]
     lams: ClassVar[tuple[float, ...]]
     # every lam must be less: 1 for shares and probabilities
-    below: ClassVar[float] = math.inf
+    lam_upper_bound: ClassVar[float] = math.inf
     # each weight is treated by itself, so that add_grad, after_step and value may be called with any part of p
     elementwise: ClassVar[bool] = False
     # the hooks are called for one trial at a time, K = 1: for what cannot be done to several at once
@@ -29,7 +31,7 @@ class Regularizer:
 
     @classmethod
     def has(cls, hook: str) -> bool:
-        """Tell whether the class has a hook of this name of its own."""
+        """Return whether the class has a hook of this name of its own."""
         return getattr(cls, hook) is not getattr(Regularizer, hook)
 
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
@@ -46,18 +48,18 @@ class Regularizer:
         """Return what [K] is added to the mean cross-entropy of logits [K, N, C] and labels [K, N]; differentiated."""
         return 0.0
 
-    def hidden(self, h: Tensor, lam: Tensor, uniform: Tensor) -> Tensor:
+    def dense_input(self, h: Tensor, lam: Tensor, uniform: Tensor) -> Tensor:
         """Return what a dense layer gets in training instead of its input h [K, N, ...]; differentiated.
 
         `uniform` are random numbers in [0, 1), as many as h.
         """
         return h
 
-    def share(self, lam: Tensor, done: float) -> Tensor | float:
+    def target_sparsity(self, lam: Tensor, done: float) -> Tensor | float:
         """Return the share [K] of the weights in scope that is zero for good once `done` of the epochs are over, <= 1."""
         return 0.0
 
-    def score(self, p: Tensor, uniform: Tensor) -> Tensor:
+    def importance(self, p: Tensor, uniform: Tensor) -> Tensor:
         """Return the importance of each weight p [K, ...]: those with the least of all layers together are zeroed first.
 
         `uniform` are random numbers in [0, 1), as many as p.

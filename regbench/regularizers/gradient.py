@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from regbench.regularizers.base import Regularizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from regbench.regularizers.base import Regularizer, Tensor
 
 
 class Unregularized(Regularizer):

@@ -6,12 +6,7 @@ those of equal work.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from regbench.regularizers.base import Regularizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from regbench.regularizers.base import Regularizer, Tensor
 
 
 class OneShot(Regularizer):
@@ -23,11 +18,11 @@ class OneShot(Regularizer):
 
     name = "one_shot"
     lams = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-    below = 1.0
+    lam_upper_bound = 1.0
     elementwise = True
     dense = 0.5
 
-    def share(self, lam: Tensor, done: float) -> Tensor:
+    def target_sparsity(self, lam: Tensor, done: float) -> Tensor:
         return lam * (done >= self.dense)
 
 
@@ -39,7 +34,7 @@ class RandomPruning(OneShot):
 
     name = "random_pruning"
 
-    def score(self, p: Tensor, uniform: Tensor) -> Tensor:
+    def importance(self, p: Tensor, uniform: Tensor) -> Tensor:
         return uniform
 
 
@@ -55,6 +50,6 @@ class IterativeMagnitude(OneShot):
     name = "imp"
     rounds = 2 / 3
 
-    def share(self, lam: Tensor, done: float) -> Tensor:
+    def target_sparsity(self, lam: Tensor, done: float) -> Tensor:
         # at the end lam itself, which the power would only round to
         return lam if done >= self.rounds else 1 - (1 - lam) ** (done / self.rounds)

@@ -1,55 +1,47 @@
 """Which regularizers there are, by name."""
 
+import importlib
 import inspect
 import math
+import pkgutil
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 
 from regbench import importing
 from regbench.errors import UserError, one_line
-from regbench.regularizers.after_step import DecoupledWeightDecay, ElasticNet, GroupLasso, L1Prox, MaxNorm
 from regbench.regularizers.base import Regularizer
-from regbench.regularizers.gradient import L1, L2, HoyerSquare, Unregularized, WeightDecay
-from regbench.regularizers.network import Dropout, LabelSmoothing
-from regbench.regularizers.pruning import IterativeMagnitude, OneShot, RandomPruning
 
-REGISTRY: dict[str, type[Regularizer]] = {
-    cls.name: cls
-    for cls in (
-        Unregularized,
-        L1,
-        L2,
-        WeightDecay,
-        L1Prox,
-        DecoupledWeightDecay,
-        ElasticNet,
-        GroupLasso,
-        MaxNorm,
-        HoyerSquare,
-        OneShot,
-        RandomPruning,
-        IterativeMagnitude,
-        Dropout,
-        LabelSmoothing,
-    )
-}
-
-
+BASELINE = "none"
 # where an installed package names its regularizers
 GROUP = "regbench.regularizers"
+ACCEPTED_LAMS = "accepted: numbers above 0"
+
+
+def _packaged() -> Iterator[type[Regularizer]]:
+    """Give the classes with a name of the modules of this package: those of a family, each in its module."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in ("base", "registry", "contract"):
+            for cls in vars(importlib.import_module(f"{__package__}.{module.name}")).values():
+                if inspect.isclass(cls) and issubclass(cls, Regularizer) and "name" in vars(cls):
+                    yield cls
+
+
+# by name, none first
+REGISTRY = {cls.name: cls for cls in sorted(_packaged(), key=lambda cls: (cls.name != BASELINE, cls.name))}
 
 
 def find(name: str) -> type[Regularizer]:
     """Return the regularizer called `name`: a packaged one, an import path's, or an installed package's.
 
     An import path pkg.module:Class has a colon and is imported, so that it must come from the user's own command line.
-    Raises UserError if there is none, it cannot be imported, or it is no Regularizer.
+    Raises UserError if there is none, it cannot be imported, or it is not a Regularizer.
     """
     if name in REGISTRY:
         return REGISTRY[name]
@@ -63,18 +55,33 @@ def find(name: str) -> type[Regularizer]:
 
 
 def is_plugin(name: str) -> bool:
-    """Tell whether `name` is not a packaged regularizer, but a user's or an installed package's."""
+    """Return whether `name` is not a packaged regularizer, but a user's or an installed package's."""
     return name not in REGISTRY
 
 
 def is_known(name: str) -> bool:
-    """Tell whether `name` can be found without importing a module that the user's command line has not named."""
+    """Return whether `name` can be found without importing a module that the user's command line has not named."""
     return name in REGISTRY or name in _entry_points() or name.partition(":")[0] in sys.modules
 
 
-def own_lams(name: str) -> tuple[float, ...]:
-    """Return the grid of lams of the regularizer called `name`; raises UserError as `find` and `grid` do."""
-    return grid(find(name), name)
+def cells(names: Sequence[str], lams: Sequence[float] | None, baseline: bool = True) -> list[tuple[str, float]]:
+    """Return the regularizers and lams of a sweep; `lams` None means each regularizer's own grid.
+
+    `none` comes first unless `baseline` is false and it is not in `names`. This is where lam is checked: raises UserError
+    for a regularizer that does not exist, one that has no grid of its own where that is asked for, or a lam that one
+    cannot take.
+    """
+    others = [name for name in names if name != BASELINE]
+    if lams is not None and not others:
+        raise UserError("lam has no meaning for reg=none alone; leave lam out, or name another regularizer")
+    found = [(BASELINE, 0.0)] if baseline or BASELINE in names else []
+    for name in others:
+        cls = find(name)
+        for lam in grid(cls, name) if lams is None else lams:
+            if lams is not None and (wrong := _wrong(cls, name, lam)):
+                raise UserError(f"lam={lam:g} {wrong}; {ACCEPTED_LAMS}{_bound(cls)}")
+            found.append((name, lam))
+    return found
 
 
 def grid(cls: type[Regularizer], name: str) -> tuple[float, ...]:
@@ -96,30 +103,13 @@ def grid(cls: type[Regularizer], name: str) -> tuple[float, ...]:
         shown = reprlib.repr(lams) if plain else f"a {type(lams).__name__}"
         raise UserError(f"reg={name!r} has {shown} as lams; {accepted}, in the class itself") from error
     for lam in found:
-        wrong = wrong_lam(lam)
-        if wrong and cls is not Unregularized:
+        if wrong := _wrong(cls, name, lam):
             raise UserError(f"reg={name!r} has {lam:g} in its lams, which {wrong}; {accepted}")
         if found.count(lam) > 1:
             raise UserError(f"reg={name!r} has {lam:g} more than once in its lams; {accepted}")
-        _check_below(cls, name, lam)
     if not found:
         raise UserError(f"reg={name!r} has empty lams; {accepted}")
     return found
-
-
-def wrong_lam(lam: float) -> str:
-    """Say why `lam` cannot be trained with, whatever the regularizer; "" if it can."""
-    if not (math.isfinite(lam) and lam > 0):
-        return "is not a finite number above 0" + ("; for lam 0 take reg=none" if lam == 0 else "")
-    # below lies what some processors take for 0
-    if not float(np.finfo(np.float32).tiny) <= lam <= float(np.finfo(np.float32).max):
-        return "is outside what float32 holds in full, 1.2e-38 to 3.4e38"
-    return ""
-
-
-def check_lam(name: str, lam: float) -> None:
-    """Raise UserError if the regularizer called `name` cannot take this lam; or as `find` does."""
-    _check_below(find(name), name, lam)
 
 
 def accepted() -> str:
@@ -127,11 +117,27 @@ def accepted() -> str:
     return f"{', '.join([*REGISTRY, *_entry_points()])}, or an import path pkg.module:Class"
 
 
-def _check_below(cls: type[Regularizer], name: str, lam: float) -> None:
-    if not isinstance(cls.below, Real):
-        raise UserError(f"reg={name!r} has below={cls.below!r}; accepted: a number that every lam must be less than")
-    if np.float32(lam) >= cls.below:  # as it is trained with: 0.99999999 is 1
-        raise UserError(f"lam={lam:g} is too large for reg={name!r}; accepted: numbers above 0 and below {cls.below:g}")
+def _wrong(cls: type[Regularizer], name: str, lam: float) -> str:
+    """Return why a regularizer cannot take this lam; "" if it can."""
+    bound = cls.lam_upper_bound
+    if not isinstance(bound, Real):
+        raise UserError(
+            f"reg={name!r} has lam_upper_bound={bound!r}; accepted: a number that every lam must be less than"
+        )
+    if cls is REGISTRY[BASELINE]:
+        return ""
+    if not (math.isfinite(lam) and lam > 0):
+        return "is not a finite number above 0" + ("; for lam 0 take reg=none" if lam == 0 else "")
+    # below lies what some processors take for 0
+    if not float(np.finfo(np.float32).tiny) <= lam <= float(np.finfo(np.float32).max):
+        return "is outside what float32 holds in full, 1.2e-38 to 3.4e38"
+    if np.float32(lam) >= bound:  # as it is trained with: 0.99999999 is 1
+        return f"is too large for reg={name!r}"
+    return ""
+
+
+def _bound(cls: type[Regularizer]) -> str:
+    return f" and below {cls.lam_upper_bound:g}" if math.isfinite(cls.lam_upper_bound) else ""
 
 
 def _installed(name: str) -> object:
@@ -149,7 +155,7 @@ def _installed(name: str) -> object:
 
 
 def _meant(name: str) -> str:
-    """Say how a path without a colon is written with one; "" if it is no path."""
+    """Say how a path without a colon is written with one; "" if it is not a path."""
     if importing.is_file(name):
         return f"of a file write {importing.for_file(name, 'Class')}; "
     module, dot, last = name.rpartition(".")

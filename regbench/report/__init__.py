@@ -1,1 +1,1 @@
-"""From runs to a report: load, statistics, analysis, figures, Markdown. Imports no torch and trains nothing."""
+"""From runs to a report: load, statistics, analysis, figures, Markdown. Does not import torch and trains nothing."""

@@ -1,4 +1,4 @@
-"""From tidy frames to what the report says: which cells count, which lam is chosen, what is shown against none."""
+"""The analysis of tidy frames: which cells count, which lam is chosen, how each regularizer compares with none."""
 
 import math
 import re
@@ -9,21 +9,21 @@ import pandas as pd
 
 from regbench.report import statistics
 from regbench.report.load import Runs
-from regbench.report.statistics import Comparison, Grid, Interval, t_interval
-from regbench.sweep import BASELINE, format_lam
+from regbench.report.statistics import Interval, t_interval
+from regbench.report.verdict import Comparison, Grid, Verdict, compare
+from regbench.trial import BASELINE, format_lam
 
 VALIDATION, TEST = "val/accuracy", "test/accuracy"
-# what a cell holds the mean of, beside the accuracies
+# metrics whose means a cell contains, beside the accuracies
 MEANS = (
     "sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "theoretical_speedup", "sparsity_at_1pp", "time/trial",
 )  # fmt: skip
-# the accuracies of pruned networks are "prune/<share>"
-PRUNE = "prune/"
+PRUNE = "prune/"  # the accuracies of pruned networks are "prune/<share>"
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that tables and figures show.
+    """The content of tables and figures.
 
     seeds: those that the comparison uses. cells: a row per method and lam over these seeds (interval bounds beside the
     means; `missing`: seeds without a usable result; `usable`: takes part in the choice of lam). comparisons: method ->
@@ -42,9 +42,26 @@ class Analysis:
             return 0.0
         return self.comparisons[method].selection.lam if method in self.comparisons else None
 
+    def at_chosen(self, table: pd.DataFrame, method: str) -> pd.DataFrame:
+        """Return the method's rows of a table with columns method and lam, at its chosen lam."""
+        return table[(table["method"] == method) & (table["lam"] == self.chosen(method))]
+
+    def cell(self, method: str) -> pd.Series:
+        """Return the method's row of `cells` at its chosen lam."""
+        return self.at_chosen(self.cells, method).iloc[0]
+
+    def judged(self, verdict: Verdict) -> list[str]:
+        """Return the methods with this verdict."""
+        return [method for method, found in self.comparisons.items() if found.verdict == verdict]
+
+    @property
+    def exploratory(self) -> bool:
+        """Return whether there are too few seeds for any verdict of significance."""
+        return any(found.exploratory for found in self.comparisons.values())
+
     @property
     def methods(self) -> list[str]:
-        """All methods in their order of appearance, none first."""
+        """Return all methods in their order of appearance, none first."""
         return list(dict.fromkeys(self.cells["method"]))
 
 
@@ -60,23 +77,19 @@ def analyse(runs: Runs) -> Analysis:
     cells = pd.DataFrame([_cell(*key, group, seeds) for key, group in _grouped(trials)])
     if not len(cells):
         return Analysis((), pd.DataFrame(columns=["method", "lam"]), {}, ("No trial has finished.",))
-    if BASELINE not in set(cells["method"]):
-        notes.append("There are no trials of none, so nothing is compared.")
-        return Analysis(seeds, cells, {}, tuple(notes))
     baseline = _by_seed(usable, BASELINE, 0.0, TEST, seeds)
     if not seeds or baseline is None:
-        notes.append("No seed has a usable trial of none, so nothing is compared.")
+        what = "No seed has a usable trial" if BASELINE in set(cells["method"]) else "There are no trials"
+        notes.append(f"{what} of none, so nothing is compared.")
         return Analysis(seeds, cells, {}, tuple(notes))
-    family: dict[str, Grid] = {}
-    for method, group in cells[cells["method"] != BASELINE].groupby("method", sort=False):
-        grid = _grid(method, group, usable, seeds, notes)
-        if grid is not None:
-            family[method] = grid
-    comparisons = statistics.compare(family, baseline) if family else {}
+    groups = cells[cells["method"] != BASELINE].groupby("method", sort=False)
+    grids = {method: _grid(method, group, usable, seeds, notes) for method, group in groups}
+    family = {method: grid for method, grid in grids.items() if grid is not None}
+    comparisons = compare(family, baseline) if family else {}
     sizes = {method: len(grid.lams) for method, grid in family.items()}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{method} {size}" for method, size in sizes.items())
-        notes.append(f"The numbers of lams differ ({told}): a longer grid has more chances.")
+        shown = ", ".join(f"{method} {size}" for method, size in sizes.items())
+        notes.append(f"The numbers of lams differ ({shown}): a longer grid has more chances.")
     spreads = [
         np.var(_by_seed(usable, method, found.selection.lam, TEST, seeds) - baseline, ddof=1)
         for method, found in comparisons.items()
@@ -86,8 +99,8 @@ def analyse(runs: Runs) -> Analysis:
 
 
 def _grouped(trials: pd.DataFrame):
-    """Give ((method, lam), trials), none first, lams rising; trials by seed, since sums depend on their order."""
-    order = {name: place for place, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
+    """Return ((method, lam), trials), none first, lams rising; trials by seed, since sums depend on their order."""
+    order = {name: index for index, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
     groups = dict(list(trials.sort_values("seed", kind="stable").groupby(["method", "lam"])))
     return sorted(groups.items(), key=lambda item: (order[item[0][0]], item[0][1]))
 
@@ -104,9 +117,8 @@ def _seeds(trials: pd.DataFrame, notes: list[str]) -> tuple[int, ...]:
     kept = tuple(seed for seed in every if seed in baseline and 2 * counts.get(seed, 0) >= cells)
     left = [str(seed) for seed in every if seed not in kept]
     if left:
-        notes.append(
-            f"Seeds left out, having no usable trial of none or less than half of the cells: {', '.join(left)}."
-        )
+        why = "having no usable trial of none or less than half of the cells"
+        notes.append(f"Seeds left out, {why}: {', '.join(left)}.")
     return kept
 
 
@@ -161,20 +173,18 @@ def _grid(
     """Return the method's accuracies [lam, seed] over the lams that have every seed; what is left out is noted."""
     kept, validation, test = [], [], []
     for lam in cells["lam"]:
-        shown = f"{method} lam={format_lam(lam)}"
+        left_out = f"{method} lam={format_lam(lam)} takes no part in the choice of lam"
         held_out = _by_seed(trials, method, lam, VALIDATION, seeds)
         tested = _by_seed(trials, method, lam, TEST, seeds)
         cell = cells[cells["lam"] == lam].iloc[0]
         if tested is None:
             diverged = f", {cell['diverged']} diverged" if cell["diverged"] else ""
-            notes.append(
-                f"{shown} takes no part in the choice of lam: no usable result for seed {cell['missing']}{diverged}."
-            )
+            notes.append(f"{left_out}: no usable result for seed {cell['missing']}{diverged}.")
         elif held_out is None and len(cells) > 1:
-            notes.append(f"{shown} takes no part in the choice of lam: it has no validation accuracy.")
+            notes.append(f"{left_out}: it has no validation accuracy.")
         else:
             kept.append(lam)
-            # a single lam is not chosen, so that what stands for its validation accuracy decides nothing
+            # a single lam is not chosen, so the value in place of its validation accuracy decides nothing
             validation.append(tested if held_out is None else held_out)
             test.append(tested)
     return Grid(kept, np.array(validation), np.array(test)) if kept else None

@@ -2,34 +2,37 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.search_utils import SearchUtils
+from safetensors import SafetensorError
 
 from regbench.errors import UserError, one_line
-from regbench.sweep import BASELINE
-from regbench.tracking import schema
-from regbench.tracking.store import Store, counted
+from regbench.tracking import finished, schema
+from regbench.tracking.store import Store
+from regbench.trial import BASELINE
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
-# what a row per epoch holds; each costs a query, or one per run where the store has no bulk query
-CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
-# parameters of a trial that are not part of its recipe
-OWN = ("regularizer", "lam", "seed", "scope")
+THREADS = 8  # to download a server's files
+CURVES = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")  # metrics of an epoch
+OWN = ("regularizer", "lam", "seed", "scope")  # parameters of a trial that are not part of its recipe
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What is known of an experiment's trials.
+    """The trials of an experiment.
 
     trials: a row per finished trial (run_id, method, regularizer, lam, seed, outcome, device, ended (ms), artifacts
-    (their address), and every final metric under its own name). others: a row per run that is no finished trial
+    (their address), and every final metric under its own name). others: a row per run that is not a finished trial
     (name, status, reason).
     recipe: parameter -> text, the same for all trials. environment: tag -> texts, of the sweeps' own runs.
     """
@@ -42,6 +45,15 @@ class Runs:
     sweeps: tuple[str, ...]  # run ids of the sweeps' own runs, oldest first
     foreign: int = 0  # runs of the experiment that regbench did not make
     outdated: int = 0  # trials left out for a newer one of the same method, lam and seed, trained with other code
+
+    def with_outcome(self, outcome: str) -> list[str]:
+        """Return the names of the finished trials that came out so."""
+        return sorted(self.trials.loc[self.trials["outcome"] == outcome, "name"])
+
+    def unfinished(self) -> list[tuple[str, str, list[str]]]:
+        """Return (status, reason, names) of the runs that are not finished trials."""
+        groups = self.others.groupby(["status", "reason"], sort=True)["name"]
+        return [(status, reason, list(names)) for (status, reason), names in groups]
 
 
 def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Runs:
@@ -64,18 +76,17 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
             f"the experiment {store.experiment!r} in {store.uri} holds no trial{asked} ({len(every)} runs in all); "
             "train some with mlflow run, or choose another experiment, sweep or filter"
         )
-    rows = pd.DataFrame([_row(run) for run in found])
+    rows, recipes = pd.DataFrame([_row(run) for run in found]), _recipes(found)
     if recipe:
         rows = rows[rows["recipe"] == recipe]
         if rows.empty:
-            raise UserError(f"recipe={recipe!r} is that of no trial; accepted: {', '.join(sorted(_recipes(found)))}")
-    trials = rows[rows["run_id"].isin({run.info.run_id for run in counted(found).values()})]
+            raise UserError(f"recipe={recipe!r} is that of no trial; accepted: {', '.join(sorted(recipes))}")
+    trials = rows[rows["run_id"].isin({run.info.run_id for run in finished.newest(found).values()})]
     # trained again since the code has changed, by a sweep that found no trial with its key: the newest counts
     newest_last = trials.sort_values(["ended", "run_id"])
     outdated = newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last")
     trials = trials[~outdated.reindex(trials.index)].reset_index(drop=True)
-    _refuse_mixed(trials, found)
-    recipes = _recipes(found)
+    _refuse_mixed({name: recipes[name] for name in sorted(set(trials["recipe"]))})
     chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
     others = others[["name", "status", "outcome", "reason"]].reset_index(drop=True)
@@ -94,43 +105,67 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
 
 
 def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per trial and epoch: run_id, method, lam, seed, epoch and the metrics of CURVES."""
-    run_ids = trials["run_id"].tolist()
-    points = [(run_id, step, name, value) for name in CURVES for run_id, step, value in store.histories(run_ids, name)]
-    if not points:
-        return pd.DataFrame(columns=["run_id", "method", "lam", "seed", "epoch", *CURVES])
-    long = pd.DataFrame(points, columns=["run_id", "epoch", "name", "value"])
-    # a point that was written twice (a server that answered too late, and was asked again) counts once
-    wide = long.drop_duplicates(["run_id", "epoch", "name"]).pivot(
-        index=["run_id", "epoch"], columns="name", values="value"
-    )
-    known = trials[["run_id", "method", "lam", "seed"]].assign(place=range(len(trials)))
-    rows = known.merge(wide.reindex(columns=CURVES).reset_index(), on="run_id").sort_values(["place", "epoch"])
-    return rows[["run_id", "method", "lam", "seed", "epoch", *CURVES]].reset_index(drop=True)
+    """Return a row per trial and epoch: run_id, method, lam, seed, epoch and the metrics of CURVES.
+
+    From the runs' epochs.csv; of a run that has none, as one of an earlier version, by asking the store.
+    """
+    found = files(store, trials, "epochs.csv", _read_epochs, [])
+    tables = {trial.run_id: table.assign(run_id=trial.run_id) for trial, table in found}
+    unread = [run_id for run_id in trials["run_id"] if run_id not in tables]
+    points = [(run_id, step, name, value) for name in CURVES for run_id, step, value in store.histories(unread, name)]
+    if points:
+        long = pd.DataFrame(points, columns=["run_id", "epoch", "name", "value"])
+        # a point that was written twice (a server that answered too late, and was asked again) counts once
+        long = long.drop_duplicates(["run_id", "epoch", "name"])
+        tables[""] = long.pivot(index=["run_id", "epoch"], columns="name", values="value").reset_index()
+    columns = ["run_id", "method", "lam", "seed", "epoch", *CURVES]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    known = trials[["run_id", "method", "lam", "seed"]].assign(index=range(len(trials)))
+    rows = known.merge(pd.concat(tables.values()).reindex(columns=["run_id", "epoch", *CURVES]), on="run_id")
+    return rows.sort_values(["index", "epoch"])[columns].reset_index(drop=True)
 
 
-def layers(store: Store, trials: pd.DataFrame, missing: list[str] | None = None) -> pd.DataFrame:
+def layers(store: Store, trials: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
     """Return a row per trial and layer from the runs' layers.csv; trials without one are left out, and put in `missing`."""
-    missing = [] if missing is None else missing
-    tables = []
-    for trial in trials.itertuples():
-        path = artifact(store, trial.artifacts, "weights/layers.csv", missing)
-        try:
-            table = pd.read_csv(path) if path is not None else pd.DataFrame()
-        except (OSError, ValueError) as error:
-            log.warning("%s is left out: it is damaged (%s)", path, one_line(error))
-            missing.append(str(path))
-            continue
-        if not table.empty:
-            tables.append(table.assign(method=trial.method, lam=trial.lam, seed=trial.seed))
+    found = files(store, trials, "layers.csv", pd.read_csv, missing)
+    tables = [table.assign(method=trial.method, lam=trial.lam, seed=trial.seed) for trial, table in found]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def files(
+    store: Store, trials: pd.DataFrame, name: str, read: Callable[[Path], T], missing: list[str]
+) -> Iterator[tuple[Any, T]]:
+    """Yield each trial with what `read` makes of its file `name`; `missing` gets those that are gone or damaged."""
+
+    def fetch(trial: Any) -> tuple[T | None, list[str]]:
+        lost: list[str] = []
+        local = artifact(store, trial.artifacts, f"{schema.WEIGHTS}/{name}", lost)
+        try:
+            return (None if local is None else read(local)), lost
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning("%s is left out: it is damaged (%s)", local, one_line(error))
+            return None, [str(local)]
+
+    rows = list(trials.itertuples())
+    with ThreadPoolExecutor(THREADS) as pool:
+        for trial, (content, lost) in zip(rows, pool.map(fetch, rows), strict=True):
+            missing += lost
+            if content is not None and len(content):
+                yield trial, content
+
+
+def _read_epochs(path: Path) -> pd.DataFrame:
+    """Return a run's epochs.csv, numbers as exact as they were written; raises ValueError or KeyError for another file."""
+    table = pd.read_csv(path, dtype=float, float_precision="round_trip").astype({"epoch": int})
+    return table.drop_duplicates("epoch").reindex(columns=["epoch", *CURVES])
 
 
 def artifact(store: Store, root: str, path: str, missing: list[str]) -> Path | None:
     """Return a local copy of the artifact `path` below a run's `root`; None if it is gone, which `missing` gets then."""
     try:
-        # by the address, since asking by the run's id takes a server three requests more; and by its two parts, since a
-        # folder's name may hold what an address gives a meaning to
+        # by the address, since a look-up by the run's id takes three more requests to a server; and by its two parts,
+        # since a folder's name may contain characters that have a meaning in an address
         return Path(get_artifact_repository(root, tracking_uri=store.uri).download_artifacts(path))
     except (MlflowException, OSError):
         missing.append(f"{root.rstrip('/')}/{path}")
@@ -147,8 +182,8 @@ def _check_filter(condition: str) -> None:
         SearchUtils.parse_search_filter(condition)
     except MlflowException as error:
         raise UserError(
-            f"filter={condition!r} is no MLflow filter ({one_line(error)[:160]}); accepted: comparisons joined by `and`, "
-            "as in params.regularizer != 'l1'"
+            f"filter={condition!r} is not an MLflow filter ({one_line(error)[:160]}); accepted: comparisons joined by "
+            "`and`, as in params.regularizer != 'l1'"
         ) from error
 
 
@@ -163,8 +198,8 @@ def _row(run: Run) -> dict[str, object]:
         "key": tags.get(schema.KEY, ""),
         "recipe": tags.get(schema.RECIPE, ""),
         "parent": tags.get(schema.PARENT, ""),
-        "device": tags.get("regbench.device", ""),
-        "engine": tags.get("regbench.engine", ""),
+        "device": tags.get(schema.DEVICE, ""),
+        "engine": tags.get(schema.ENGINE, ""),
         "ended": run.info.end_time or 0,
         "artifacts": run.info.artifact_uri,
         "method": method(params.get("regularizer", ""), params.get("scope", "")),
@@ -181,8 +216,8 @@ def _number(run: Run, name: str, kind: type, missing: str) -> float | int:
         return kind(text)
     except ValueError as error:
         raise UserError(
-            f"run {run.info.run_id} has {name}={text!r}, which is no number: it is no trial of regbench; delete it, or "
-            f"leave it out with filter"
+            f"run {run.info.run_id} has {name}={text!r}, which is not a number: it is not a trial of regbench; "
+            "delete it, or leave it out with filter"
         ) from error
 
 
@@ -196,21 +231,20 @@ def _recipes(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _refuse_mixed(trials: pd.DataFrame, runs: list[Run]) -> None:
-    recipes = {name: params for name, params in _recipes(runs).items() if name in set(trials["recipe"])}
+def _refuse_mixed(recipes: dict[str, dict[str, str]]) -> None:
     if len(recipes) < 2:
         return
     names = sorted({name for params in recipes.values() for name in params})
     differing = {name: sorted({params.get(name, "") for params in recipes.values()}) for name in names}
-    told = "; ".join(f"{name}: {', '.join(values)}" for name, values in differing.items() if len(values) > 1)
+    shown = "; ".join(f"{name}: {', '.join(values)}" for name, values in differing.items() if len(values) > 1)
     raise UserError(
-        f"the trials are of {len(recipes)} recipes and cannot be pooled; they differ in {told}; "
-        f"choose one with recipe=<id>: {', '.join(sorted(recipes))}"
+        f"the trials are of {len(recipes)} recipes and cannot be pooled; they differ in {shown}; "
+        f"choose one with recipe=<id>: {', '.join(recipes)}"
     )
 
 
 def _environment(parents: list[Run]) -> dict[str, tuple[str, ...]]:
-    shown = ("env.", "git.", "regbench.device", "regbench.engine", "regbench.version", "regbench.fingerprint")
+    shown = ("env.", "git.", schema.DEVICE, schema.ENGINE, schema.VERSION, schema.FINGERPRINT)
     found: dict[str, set[str]] = {}
     for run in parents:
         for name, value in run.data.tags.items():

@@ -11,7 +11,7 @@ from regbench.files import atomic
 
 LIST = ".regbench-report.json"  # name -> sha256 of what was written, "" while it is being written
 REPORT = "report.md"
-# what the text of every report holds, also of one from before there was a list
+# in the text of every report, also of one from before there was a list
 MARKS = ("# Regularization on ", "\n## How to read it\n")
 
 
@@ -63,9 +63,8 @@ def _is_below(name: str) -> bool:
 
 
 def _is_ours(path: Path, digest: str | None) -> bool:
-    if digest is None or path.is_symlink() or not path.is_file():
-        return False
-    return digest == "" or digest == _digest(path)
+    regular = path.is_file() and not path.is_symlink()
+    return digest is not None and regular and (digest == "" or digest == _digest(path))
 
 
 def _digest(path: Path) -> str:

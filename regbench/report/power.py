@@ -1,33 +1,28 @@
 """How many seeds a sweep needs, read from a simulated table.
 
-A plan quotes these numbers before anything is trained, so this module needs nothing but the standard
-library: importing it takes milliseconds. The table is written by ``python -m benchmarks.calibration``.
+A plan quotes these numbers before anything is trained, so this module needs nothing but the standard library: importing
+it takes milliseconds. The table is written by `python -m benchmarks.calibration`.
 """
-
-from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
-
-MINIMUM_PAIRS = 6
-"""Below this number of seeds the smallest two-sided sign-flip p, 2 / 2**n, is above 0.05."""
+from operator import attrgetter
 
 ALPHA = 0.05
-
-
+MINIMUM_PAIRS = 6  # below this number of seeds the smallest two-sided sign-flip p, 2 / 2**n, is above ALPHA
+# standard deviation of a paired difference that the table assumes, in percentage points: see its README
 PAIRED_SD_PP = 0.69
-"""Standard deviation of a paired difference that the table assumes, in percentage points: see its README."""
 
 
 @dataclass(frozen=True)
 class Power:
     """One row of the power table: shares of simulated sweeps, each in [0, 1].
 
-    ``better`` is the power: how often the one regularizer that truly helps by ``difference_pp`` percentage
-    points at its best lam is called better. ``half_width_pp`` is the mean half width of its interval.
+    `better` is the power: how often the one regularizer that truly helps by `difference_pp` percentage points at its
+    best lam is called better. `half_width_pp` is the mean half width of its interval.
     """
 
     regularizers: int
@@ -39,13 +34,12 @@ class Power:
 
 
 def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """Smallest number of paired seeds at which a family of sign-flip tests can show anything.
+    """Return the smallest number of paired seeds at which a family of sign-flip tests can show anything.
 
-    The smallest p of one test is 2 / 2**n and Holm multiplies the smallest of ``comparisons`` p-values by
-    ``comparisons``; with fewer seeds not even a unanimous result reaches ``alpha``. Never below
-    ``MINIMUM_PAIRS``. Unit: seeds.
+    The smallest p of one test is 2 / 2**n and Holm multiplies the smallest of `comparisons` p-values by `comparisons`;
+    with fewer seeds not even a unanimous result reaches `alpha`. Never below `MINIMUM_PAIRS`. Unit: seeds.
 
-    Raises ValueError if ``comparisons`` < 1 or ``alpha`` is not in (0, 1).
+    Raises ValueError if `comparisons` < 1 or `alpha` is not in (0, 1).
 
     >>> seeds_needed(1), seeds_needed(3), seeds_needed(8)
     (6, 7, 9)
@@ -59,35 +53,25 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
 
 @cache
 def power_table() -> tuple[Power, ...]:
-    """All rows of the packaged power table, ordered by regularizers, seeds and difference.
+    """Return all rows of the packaged power table, ordered by regularizers, seeds and difference.
 
-    The assumptions behind the numbers are in ``benchmarks/results/calibration/README.md``.
+    The assumptions behind the numbers are in `benchmarks/results/calibration/README.md`.
     """
     text = resources.files(__package__).joinpath("power.csv").read_text(encoding="utf-8")
-    rows = (
-        Power(
-            regularizers=int(row["regularizers"]),
-            seeds=int(row["seeds"]),
-            difference_pp=float(row["difference_pp"]),
-            better=float(row["better"]),
-            equivalent=float(row["equivalent"]),
-            half_width_pp=float(row["half_width_pp"]),
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
-    return tuple(sorted(rows, key=lambda row: (row.regularizers, row.seeds, row.difference_pp)))
+    rows = csv.DictReader(text.splitlines())
+    table = [Power(**{field.name: field.type(row[field.name]) for field in fields(Power)}) for row in rows]
+    return tuple(sorted(table, key=attrgetter("regularizers", "seeds", "difference_pp")))
 
 
 def expected_power(seeds: int, difference_pp: float, regularizers: int = 3) -> float:
-    """Chance, in [0, 1], that a true gain of ``difference_pp`` percentage points is called better.
+    """Return the chance, in [0, 1], that a true gain of `difference_pp` percentage points is called better.
 
-    Never interpolated and never flattering: it is the tabulated value for the nearest smaller number of
-    seeds, the nearest smaller difference and the nearest larger family of ``regularizers``. A family larger
-    than the largest tabulated one gets that one's value, which is then somewhat too high. Fewer seeds than
-    the first tabulated number or than ``seeds_needed(regularizers)`` give 0: no verdict is possible there.
+    Never interpolated and never flattering: it is the tabulated value for the nearest smaller number of seeds, the
+    nearest smaller difference and the nearest larger family of `regularizers`. A family larger than the largest
+    tabulated one gets that one's value, which is then somewhat too high. Fewer seeds than the first tabulated number or
+    than `seeds_needed(regularizers)` give 0: no verdict is possible there.
 
-    Raises ValueError if ``seeds`` or ``regularizers`` < 1, or if ``difference_pp`` is below the smallest one
-    tabulated.
+    Raises ValueError if `seeds` or `regularizers` < 1, or if `difference_pp` is below the smallest one tabulated.
     """
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
@@ -96,15 +80,11 @@ def expected_power(seeds: int, difference_pp: float, regularizers: int = 3) -> f
     table = power_table()
     families = {row.regularizers for row in table}
     family = min((size for size in families if size >= regularizers), default=max(families))
-    # Rounding noise (0.9999999999999999 for 1.0) must not change the row.
+    # rounding noise (0.9999999999999999 for 1.0) must not change the row.
     largest = difference_pp + 1e-9
     reachable = [row for row in table if row.regularizers == family and row.difference_pp <= largest]
     if not reachable:
         smallest = min(row.difference_pp for row in table)
         raise ValueError(f"the power table starts at {smallest} percentage points, got {difference_pp}")
-    row = max(
-        (row for row in reachable if row.seeds <= seeds),
-        key=lambda row: (row.seeds, row.difference_pp),
-        default=None,
-    )
-    return 0.0 if row is None else row.better
+    affordable = [row for row in reachable if row.seeds <= seeds]
+    return max(affordable, key=attrgetter("seeds", "difference_pp")).better if affordable else 0.0

@@ -1,4 +1,4 @@
-"""The files of a trial's run: its weights, a table of its layers, histograms and the output layer's bar plot."""
+"""The files of a trial's run: its weights, tables of its layers and epochs, histograms and the output layer's bar plot."""
 
 import csv
 import logging
@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from regbench.plotting import defaults
+from regbench.matplotlib_defaults import defaults
 
 log = logging.getLogger(__name__)
 COLOUR = "#4477aa"
@@ -20,23 +20,28 @@ LONGEST = 100  # characters of a layer's name
 
 
 def write(
-    folder: Path, weights: Mapping[str, torch.Tensor], layers: Sequence[Mapping[str, object]], title: str
+    folder: Path,
+    weights: Mapping[str, torch.Tensor],
+    layers: Sequence[Mapping[str, object]],
+    title: str,
+    epochs: Sequence[tuple[str, float, int, int]] = (),
 ) -> None:
-    """Write model.safetensors, layers.csv, histograms.png and <output layer>.png into `folder`.
+    """Write model.safetensors, epochs.csv, layers.csv, histograms.png and <output layer>.png into `folder`.
 
     `weights` is all that is needed to use the model; `layers` are the rows of the table, and plots show the weights
-    that they name in "layer".
+    that they name in "layer"; `epochs` are points of metrics: (name, value, time, epoch).
     """
     # clones, since safetensors refuses tensors that share memory
     save_file({name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / MODEL)
     # safetensors makes files that only their owner reads, and a copy keeps that
     (folder / MODEL).chmod(0o644)
+    rows: dict[int, dict[str, object]] = {}
+    for metric, value, _, epoch in epochs:
+        rows.setdefault(epoch, {"epoch": epoch})[metric] = value
+    _write_table(folder / "epochs.csv", list(rows.values()))
+    _write_table(folder / "layers.csv", layers)
     if not layers:
         return
-    with (folder / "layers.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(layers[0]))
-        table.writeheader()
-        table.writerows(layers)
     # float64: the histogram of nearly equal float32 numbers has no room for its bins
     arrays = {str(row["layer"]): weights[row["layer"]].detach().cpu().double().numpy() for row in layers}
     name, output = list(arrays.items())[-1]
@@ -51,6 +56,16 @@ def write(
                 plot().savefig(folder / f"{file_name}.png", dpi=100)
         except (ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
             log.warning("%s: %s.png is left out: %s", title, file_name, error)
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as CSV, numbers as exact as they are; no file if there are none."""
+    if not rows:
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def _file(layer: str) -> str:

@@ -1,6 +1,4 @@
-"""An SQLite file as the tracking store: which file an address names, and whether it is MLflow's to use."""
-
-from __future__ import annotations
+"""Databases as the tracking store: the file of an SQLite address, and whether a database is MLflow's."""
 
 import os
 import re
@@ -9,6 +7,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -18,21 +17,20 @@ from regbench.errors import UserError, one_line
 
 T = TypeVar("T")
 SQLITE = "sqlite:///"
-# the way out that all errors of the store name
+# the remedy that all errors of the store name
 FIX = "set MLFLOW_TRACKING_URI to a writable sqlite:///<file> or a running server's http address"
-# tables of every MLflow, from the first version on
-TABLES = {"experiments", "runs"}
+TABLES = {"experiments", "runs"}  # tables of every MLflow, from the first version on
 PAUSE = 1.0  # seconds
-SHOWN = 3  # tables of another program's database that are named
+SHOWN = 3  # names of another program's tables in a message
 
 
 def is_sqlite(uri: str) -> bool:
-    """Tell whether an address is one of SQLite's, with or without the name of a driver."""
+    """Return whether an address is SQLite's, with or without the name of a driver."""
     return re.match(r"sqlite(\+\w+)?:", uri, re.IGNORECASE) is not None
 
 
 def check_installed() -> None:
-    """Raise UserError where MLflow is installed below a folder with % in its name: from there it opens no database."""
+    """Raise UserError if MLflow's own path contains a %, which keeps it from opening databases."""
     found = find_spec("mlflow")
     if found and "%" in (found.origin or ""):
         raise UserError(
@@ -42,9 +40,9 @@ def check_installed() -> None:
 
 
 def file(uri: str) -> Path:
-    """Return the absolute path of the file that MLflow takes an SQLite address for; raises UserError if it is none.
+    """Return the absolute path of the file that an SQLite address means to MLflow; raises UserError if it names none.
 
-    `mlflow run` writes the path with percent codes, and SQLAlchemy reads them.
+    `mlflow run` writes the path with percent codes, which SQLAlchemy decodes.
     """
     try:
         if uri.startswith(SQLITE) and not {"%", "?"} & set(uri):
@@ -66,21 +64,21 @@ def file(uri: str) -> Path:
 
 
 def address(path: Path) -> str:
-    """Return the address that MLflow takes for the file at this absolute path."""
+    """Return the address that means the file at this absolute path to MLflow."""
     name = str(path)
     if "?" not in name and unquote(name) == name:
         return f"{SQLITE}{name}"
     from sqlalchemy.engine import URL
 
-    # with the driver's name, since MLflow makes a folder of the text that follows sqlite:///, codes and all
+    # with the driver's name: MLflow creates a folder from what follows sqlite:///, without decoding it
     return URL.create("sqlite+pysqlite", database=name).render_as_string()
 
 
 def is_empty(path: Path, write: bool = True) -> bool:
-    """Return whether MLflow's tables are still to be made in the file, which need not be there yet.
+    """Return whether MLflow's tables are still to be created in the file, which need not exist.
 
-    Raises UserError if it cannot be opened or, for `write`, written, which MLflow would try for minutes, and if it holds
-    what is not MLflow's, which MLflow would add its tables to.
+    Raises UserError if it cannot be opened or, for `write`, written, where MLflow would try for minutes; and if it is
+    another program's database, to which MLflow would add its tables.
     """
     uri = address(path)
     try:
@@ -91,11 +89,11 @@ def is_empty(path: Path, write: bool = True) -> bool:
                 with tempfile.TemporaryFile(dir=path.parent):
                     pass
             return True
-        found = _settled(lambda: _tables(path, write), lambda tables: not tables or tables >= TABLES)
+        found = _read_settled(lambda: _tables(path, write), lambda tables: not tables or tables >= TABLES)
         # SQLite keeps its journal beside the file
-        for place in (path, path.parent) if write else ():
-            if not os.access(place, os.W_OK):
-                raise PermissionError(f"{place} is not writable")
+        for needed in (path, path.parent) if write else ():
+            if not os.access(needed, os.W_OK):
+                raise PermissionError(f"{needed} is not writable")
     except (OSError, ValueError, sqlite3.Error) as error:
         if "locked" in str(error):
             raise UserError(f"the tracking store {uri} is locked by another program: wait for it, or end it") from error
@@ -105,21 +103,18 @@ def is_empty(path: Path, write: bool = True) -> bool:
 
 
 def _tables(path: Path, write: bool = False) -> set[str]:
-    return {name for (name,) in _ask(path, "SELECT name FROM sqlite_master WHERE type = 'table'", write)}
+    return {name for (name,) in _query(path, "SELECT name FROM sqlite_master WHERE type = 'table'", write)}
 
 
-def _ask(path: Path, query: str, write: bool = False) -> list[tuple]:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode={'rw' if write else 'ro'}", uri=True)
-    try:
+def _query(path: Path, query: str, write: bool = False) -> list[tuple]:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode={'rw' if write else 'ro'}", uri=True)) as connection:
         return connection.execute(query).fetchall()
-    finally:
-        connection.close()
 
 
-def _settled(read: Callable[[], T], good: Callable[[T], bool]) -> T:
-    """Return what is read once it is good, or no longer changes: another process may be making MLflow's tables."""
+def _read_settled(read: Callable[[], T], expected: Callable[[T], bool]) -> T:
+    """Return what is read once it is as expected, or constant: another process may be creating MLflow's tables."""
     value = read()
-    while not good(value):
+    while not expected(value):
         time.sleep(PAUSE)
         before, value = value, read()
         if value == before:
@@ -128,7 +123,7 @@ def _settled(read: Callable[[], T], good: Callable[[T], bool]) -> T:
 
 
 def check_remote(uri: str) -> None:
-    """Do of a database server what `is_empty` does of a file; raises what SQLAlchemy raises too."""
+    """Raise UserError if the database on a server is another program's; raises what SQLAlchemy raises too."""
     from sqlalchemy import create_engine, inspect
 
     engine = create_engine(uri)
@@ -139,14 +134,14 @@ def check_remote(uri: str) -> None:
 
 
 def check_schema(path: Path) -> None:
-    """Raise UserError if the tables in the file are of another version of MLflow, which would alter some of them."""
+    """Raise UserError if the tables in the file are another version's of MLflow, which would alter some of them."""
     import mlflow
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
     known = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     newest = known.get_current_head()
-    version = _settled(lambda: _version(path), lambda found: found == newest)
+    version = _read_settled(lambda: _version(path), lambda found: found == newest)
     if version == newest:
         return
     uri = address(path)
@@ -164,14 +159,14 @@ def check_schema(path: Path) -> None:
 
 
 def _version(path: Path) -> str | None:
-    if "alembic_version" not in _tables(path):  # from before there were versions
+    if "alembic_version" not in _tables(path):  # before MLflow recorded versions
         return None
-    found = _ask(path, "SELECT version_num FROM alembic_version")
+    found = _query(path, "SELECT version_num FROM alembic_version")
     return found[0][0] if len(found) == 1 else None
 
 
 def refuse_foreign(uri: str, tables: set[str]) -> None:
-    """Raise UserError for a database with tables of which none are MLflow's."""
+    """Raise UserError for a database with tables, but not MLflow's."""
     if tables and not tables >= TABLES:
         names = sorted(tables)
         more = ", ..." if len(names) > SHOWN else ""

@@ -1,203 +1,197 @@
-"""Telling the tracking store of a run, so that doing it again after a failure changes nothing."""
-
-from __future__ import annotations
+"""Writing runs to the tracking store by idempotent steps: repeating them after a failure changes nothing."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError
-from regbench.tracking import outage, outbox, schema
+from regbench.tracking import outbox, retry, schema
 from regbench.tracking.outbox import Outbox, Record
-
-if TYPE_CHECKING:
-    from regbench.tracking.store import Store
+from regbench.tracking.store import Store
 
 
-def one_run(client: MlflowClient, experiment_id: str, record: Record, new: bool = False) -> str:
-    """Return the id of the record's run, made unless an earlier attempt has made it; `new`: there was none."""
-    if not new:
-        found = _runs(client, experiment_id, record.token)
-        if found:
-            return found[0]
+def find_or_create_run(client: MlflowClient, experiment_id: str, record: Record, new: bool = False) -> str:
+    """Return the id of the record's run, which an earlier attempt may have created; `new`: there was no attempt."""
+    if not new and (found := _find_runs(client, experiment_id, record.token)):
+        return found[0]
     tags = record.tags | {schema.TOKEN: record.token}
     return client.create_run(experiment_id, record.start, tags, record.name).info.run_id
 
 
-class Delivery:
-    """Brings records into one experiment. Any method may raise what MLflow raises, and may then be called again.
-
-    What the store has confirmed is not told again: a server that fails at every few requests would never be done.
-    """
-
-    def __init__(self, client: MlflowClient, experiment_id: str, box: Outbox) -> None:
-        self._client, self._experiment_id, self._box = client, experiment_id, box
-        self._known: dict[str, _Known] = defaultdict(_Known)  # by token
-
-    def update(self, record: Record) -> None:
-        """Have the run there, with its parameters and the metrics so far, unless somebody has deleted it."""
-        # what the store refuses of it, it refuses of the result too
-        with passed_over(lambda error: outage.gone(error) or outage.refused(error)):
-            known = self._opened(record, new=not self._known[record.token].asked)
-            self._log(known, record)
-
-    def finish(self, folder: Path) -> str:
-        """Bring a result that waits on disk, complete before the run's status says so, and remove it there.
-
-        One that is damaged, or that the store refuses for what is in it, is set aside; return what to tell of that.
-        """
-        try:
-            record = outbox.read(folder)
-        except outbox.Damaged as error:
-            return f"{error}: set aside in {self._box.set_aside(folder)}"
-        try:
-            try:
-                self._bring(folder, record)
-            except MlflowException as error:
-                if not outage.gone(error):
-                    raise
-                # somebody has deleted the run meanwhile: a new one gets the result
-                self._known.pop(record.token, None)
-                self._bring(folder, record)
-        except MlflowException as error:
-            if not outage.refused(error):
-                raise
-            place = self._box.set_aside(folder)
-            self._fail(record)
-            return f"the result of {record.name or 'the sweep'} is refused ({outage.told(error)}): set aside in {place}"
-        outbox.remove(folder)
-        self._known.pop(record.token, None)
-        return ""
-
-    def _bring(self, folder: Path, record: Record) -> None:
-        if record.run_id:
-            with passed_over(outage.gone):  # else there is nothing left that could be told
-                self._end(_Known(record.run_id), record)
-        else:
-            known = self._opened(record, new=False)
-            for path in sorted((folder / outbox.FILES).iterdir()) if record.files else ():
-                known.once(path.name, lambda path=path: self._client.log_artifact(known.run_id, path, record.files))
-            if known.doubtful:
-                # a server that answered too late may have made one run more
-                for other in _runs(self._client, self._experiment_id, record.token):
-                    if other != known.run_id:
-                        self._client.delete_run(other)
-            self._end(known, record)
-            if record.replaces:
-                with passed_over(outage.gone):
-                    self._client.set_tag(record.replaces, schema.SUPERSEDED, known.run_id)
-
-    def kill(self, record: Record) -> None:
-        """Mark the run of a trial that did not end as KILLED, if there is one."""
-        run_id = record.run_id or self._known[record.token].run_id
-        if run_id:
-            with passed_over(outage.gone):
-                self._client.set_tag(run_id, schema.STATUS, "interrupted")
-                self._client.set_terminated(run_id, "KILLED")
-
-    def _fail(self, record: Record) -> None:
-        """Mark the run of a result that was set aside as FAILED, as far as that can be told."""
-        run_id = record.run_id or self._known.pop(record.token, _Known()).run_id
-        if run_id:
-            with suppress(Exception):  # else it is marked by the next start
-                self._client.set_tag(run_id, schema.STATUS, "failed")
-                self._client.set_tag(run_id, schema.REASON, "the tracking store refused the result")
-                self._client.set_terminated(run_id, "FAILED")
-
-    def _opened(self, record: Record, new: bool) -> _Known:
-        """Have the record's run there with its parameters; `new`: it was not asked for before."""
-        known = self._known[record.token]
-        if not known.run_id:
-            known.asked = True
-            try:
-                known.run_id = one_run(self._client, self._experiment_id, record, new)
-            except Exception:
-                known.doubtful = True
-                raise
-        params = [Param(name, value) for name, value in record.params.items()]
-        inputs = [DatasetInput(Dataset(**record.dataset), [InputTag("mlflow.data.context", "training")])]
-        known.once(".params", lambda: self._client.log_batch(known.run_id, params=params))
-        known.once(".inputs", lambda: self._client.log_inputs(known.run_id, inputs))
-        return known
-
-    def _log(self, known: _Known, record: Record, tags: Mapping[str, str] | None = None) -> None:
-        # the times are the record's, so that the store knows the points that it has already
-        points = record.metrics[known.logged :]
-        metrics = [Metric(*point) for point in points]
-        run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
-        if metrics or run_tags:
-            self._client.log_batch(known.run_id, metrics=metrics, tags=run_tags)
-            known.logged += len(points)
-
-    def _end(self, known: _Known, record: Record) -> None:
-        known.once(".metrics", lambda: self._log(known, record, record.result))
-        self._client.set_terminated(known.run_id, record.status, record.end)
-
-
 @dataclass
-class _Known:
-    """What the store is known to have of a run."""
+class _Confirmed:
+    """The parts of a run that the store has confirmed."""
 
     run_id: str = ""
-    asked: bool = False  # for the run to be made
-    doubtful: bool = False  # whether the store has made one without saying so
+    requested: bool = False  # whether its creation was requested
+    doubtful: bool = False  # whether a request to create it failed, which may have succeeded in the store
     logged: int = 0  # metrics
     done: set[str] = field(default_factory=set)
 
-    def once(self, name: str, task: Callable[[], object]) -> None:
+    def do_once(self, name: str, task: Callable[[], object]) -> None:
         if name not in self.done:
             task()
             self.done.add(name)
 
 
-def deliver_first(store: Store, say: Callable[[str], None]) -> None:
-    """Bring what earlier starts left on disk for the store's experiment; raises TrackingError if it cannot be brought.
+class Delivery:
+    """Writes records to one experiment. Any method may raise what MLflow raises, and may then be called again.
 
-    To be called while other starts are held off (Outbox.starting), which would train again what is being brought.
+    What the store has confirmed is not sent again: with a server that fails every few requests it would never end.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._client, self._experiment_id, self._outbox = store.client, store.create(), store.outbox
+        self._confirmed: dict[str, _Confirmed] = defaultdict(_Confirmed)  # by token
+
+    def update(self, record: Record) -> None:
+        """Write a running trial's parameters and metrics so far, unless its run has been deleted."""
+        # content that the store rejects here is rejected with the result too, and handled there
+        with ignoring(lambda error: retry.gone(error) or retry.refused(error)):
+            run = self._ensure_run(record, new=not self._confirmed[record.token].requested)
+            self._log(run, record)
+
+    def finish(self, folder: Path) -> str:
+        """Write a result that waits on disk, its status last, and remove it from the disk.
+
+        One that is damaged, or whose content the store rejects, is set aside; return a message about that, "" otherwise.
+        """
+        try:
+            record = outbox.read(folder)
+        except outbox.Damaged as error:
+            return f"{error}: set aside in {self._outbox.set_aside(folder)}"
+        try:
+            try:
+                self._write(folder, record)
+            except MlflowException as error:
+                if not retry.gone(error):
+                    raise
+                # the run was deleted meanwhile: a new one gets the result
+                self._confirmed.pop(record.token, None)
+                self._write(folder, record)
+        except MlflowException as error:
+            if not retry.refused(error):
+                raise
+            path, name = self._outbox.set_aside(folder), record.name or "the sweep"
+            self._fail(record)
+            return f"the result of {name} is refused ({retry.describe(error)}): set aside in {path}"
+        outbox.remove(folder)
+        self._confirmed.pop(record.token, None)
+        return ""
+
+    def _write(self, folder: Path, record: Record) -> None:
+        if record.run_id:
+            with ignoring(retry.gone):
+                self._end(_Confirmed(record.run_id), record)
+            return
+        run = self._ensure_run(record, new=False)
+        for path in sorted((folder / outbox.FILES).iterdir()) if record.files else ():
+            run.do_once(path.name, lambda path=path: self._client.log_artifact(run.run_id, path, record.files))
+        if run.doubtful:
+            # a server that answered too late may have created a second run
+            for other in _find_runs(self._client, self._experiment_id, record.token):
+                if other != run.run_id:
+                    self._client.delete_run(other)
+        self._end(run, record)
+        if record.replaces:
+            with ignoring(retry.gone):
+                self._client.set_tag(record.replaces, schema.SUPERSEDED, run.run_id)
+
+    def kill(self, record: Record) -> None:
+        """Mark the run of a trial that did not end as KILLED, if there is one."""
+        run_id = record.run_id or self._confirmed[record.token].run_id
+        if run_id:
+            with ignoring(retry.gone):
+                self._client.set_tag(run_id, schema.STATUS, "interrupted")
+                self._client.set_terminated(run_id, "KILLED")
+
+    def _fail(self, record: Record) -> None:
+        """Mark the run of a result that was set aside as FAILED, as far as that succeeds."""
+        run_id = record.run_id or self._confirmed.pop(record.token, _Confirmed()).run_id
+        if run_id:
+            with suppress(Exception):  # else the next start marks it
+                for name, value in schema.outcome_tags("failed", "the tracking store refused the result").items():
+                    self._client.set_tag(run_id, name, value)
+                self._client.set_terminated(run_id, "FAILED")
+
+    def _ensure_run(self, record: Record, new: bool) -> _Confirmed:
+        """Return the record's run, with its parameters; `new`: it was not requested before."""
+        run = self._confirmed[record.token]
+        if not run.run_id:
+            run.requested = True
+            try:
+                run.run_id = find_or_create_run(self._client, self._experiment_id, record, new)
+            except Exception:
+                run.doubtful = True
+                raise
+        params = [Param(name, value) for name, value in record.params.items()]
+        inputs = [DatasetInput(Dataset(**record.dataset), [InputTag(*schema.DATA_CONTEXT)])]
+        run.do_once(".params", lambda: self._client.log_batch(run.run_id, params=params))
+        run.do_once(".inputs", lambda: self._client.log_inputs(run.run_id, inputs))
+        return run
+
+    def _log(self, run: _Confirmed, record: Record, tags: Mapping[str, str] | None = None) -> None:
+        # with the record's times, so that the store recognises points that it has already
+        metrics = [Metric(*point) for point in record.metrics[run.logged :]]
+        run_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
+        if metrics or run_tags:
+            self._client.log_batch(run.run_id, metrics=metrics, tags=run_tags)
+            run.logged += len(metrics)
+
+    def _end(self, run: _Confirmed, record: Record) -> None:
+        run.do_once(".metrics", lambda: self._log(run, record, record.result))
+        self._client.set_terminated(run.run_id, record.status, record.end)
+
+
+def flush(store: Store, report: Callable[[str], None]) -> None:
+    """Write to the store what earlier starts left on disk for its experiment; raises TrackingError if that fails.
+
+    To be called within `Outbox.starting`: other starts would train again what is being written.
     """
     box = store.outbox
-    waiting = box.claim()
-    if not waiting:
+    folders = box.claim()
+    if not folders:
         return
-    brought = 0
+    delivered = 0
     try:
-        delivery = Delivery(store.client, store.create(), box)
-        for folder in waiting:
-            problem = outage.patiently(lambda folder=folder: delivery.finish(folder), say)
+        delivery = Delivery(store)
+        for folder in folders:
+            problem = retry.retry(lambda folder=folder: delivery.finish(folder), report)
             if problem:
-                say(problem)
-            brought += not problem
+                report(problem)
+            delivered += not problem
     except TrackingError as error:
-        raise TrackingError(f"{error}. {left(box)}") from error
+        raise TrackingError(f"{error}. {describe_pending(box)}") from error
     finally:
         box.close()
-    say(f"{results(brought)} of an earlier start brought to the tracking store")
+    report(f"{format_results(delivered)} of an earlier start brought to the tracking store")
 
 
-def left(box: Outbox) -> str:
-    """Say what waits on disk, and what becomes of it."""
-    count = len(box.waiting())
+def describe_pending(box: Outbox) -> str:
+    """Return a message about the results that wait on disk and what becomes of them."""
+    count = len(box.folders())
     if not count:
         return "What was finished is kept: the same command continues"
     verb = "waits" if count == 1 else "wait"
-    return f"{results(count)} {verb} in {box.root}: the same command brings them to the store first, then continues"
+    return (
+        f"{format_results(count)} {verb} in {box.root}: the same command brings them to the store first, then continues"
+    )
 
 
-def results(count: int) -> str:
+def format_results(count: int) -> str:
     """Return "1 result", "2 results"."""
     return f"{count} result" if count == 1 else f"{count} results"
 
 
 @contextmanager
-def passed_over(which: Callable[[MlflowException], bool]) -> Iterator[None]:
-    """Go on after an error of the store for which `which` holds."""
+def ignoring(which: Callable[[MlflowException], bool]) -> Iterator[None]:
+    """Suppress the store's errors for which `which` holds."""
     try:
         yield
     except MlflowException as error:
@@ -205,6 +199,6 @@ def passed_over(which: Callable[[MlflowException], bool]) -> Iterator[None]:
             raise
 
 
-def _runs(client: MlflowClient, experiment_id: str, token: str) -> list[str]:
-    found = client.search_runs([experiment_id], f"tags.`{schema.TOKEN}` = '{token}'", order_by=["start_time ASC"])
+def _find_runs(client: MlflowClient, experiment_id: str, token: str) -> list[str]:
+    found = client.search_runs([experiment_id], schema.where(schema.TOKEN, token), order_by=["start_time ASC"])
     return sorted(run.info.run_id for run in found)

@@ -16,17 +16,17 @@ from filelock import FileLock, Timeout
 from regbench.errors import UserError, one_line
 from regbench.files import atomic, state_folder
 
-RECORD = "record.json"  # written last: a folder without it is no result
+RECORD = "record.json"  # written last: a folder without it is not a result
 FILES = "files"
 START_SECONDS = 300.0
 
 
 @dataclass
 class Record:
-    """What the tracking store is to be told of one run, in one piece.
+    """The content of one run for the tracking store.
 
-    `token` names the run before the store has given it an id; `run_id` is set for a run that exists already, which is
-    then not made anew. Metrics are (name, value, time in ms, step): a point with the same time is the same point to MLflow.
+    `token` identifies the run before the store has given it an id; `run_id` is set for a run that exists already.
+    Metrics are (name, value, time in ms, step): to MLflow a point with the same time is the same point.
     """
 
     token: str
@@ -35,12 +35,12 @@ class Record:
     run_id: str = ""
     start: int = 0  # ms
     end: int = 0  # ms
-    tags: dict[str, str] = field(default_factory=dict)  # from the start
-    result: dict[str, str] = field(default_factory=dict)  # tags from the end
+    tags: dict[str, str] = field(default_factory=dict)  # at the start
+    result: dict[str, str] = field(default_factory=dict)  # tags at the end
     params: dict[str, str] = field(default_factory=dict)
     dataset: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    files: str = ""  # where the run's artifacts go; empty: there are none
+    files: str = ""  # artifact folder of the run's files; empty: there are none
     replaces: str = ""  # the id of an earlier finished run
 
 
@@ -49,26 +49,26 @@ class Damaged(Exception):
 
 
 class Outbox:
-    """The results of one process that wait for one experiment of one store; made with the first result.
+    """The results of one process that wait for one experiment of one store; its folder is created with the first.
 
-    What another user has left in the same folder is left alone.
+    Results of another user in the same folder are left alone.
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
         digest = hashlib.sha256(f"{uri}\0{experiment}".encode()).hexdigest()[:16]
         self.root = state_folder() / "waiting" / digest
-        self.refused = state_folder() / "refused" / digest  # results that the store never takes
+        self.refused = state_folder() / "refused" / digest  # results that the store rejects
         self.folder = self.root / uuid.uuid4().hex
-        # the system lets go of it when the process ends, however it ends
+        # the system releases it when the process ends, however it ends
         self._lock = FileLock(_lock(self.folder), thread_local=False)
 
     def put(self, record: Record, write: Callable[[Path], None] | None = None) -> Path:
-        """Keep a result, its files made by `write` in the folder that it is given; it is safe when this returns.
+        """Write a result, its files by `write` into the folder that it is given, and return the result's folder.
 
-        Raises OSError if it cannot be written.
+        It is on the disk when this returns. Raises OSError if it cannot be written.
         """
         self._open()
-        # sorted by name they are in order, also those of several processes
+        # names sort by time, also those of several processes
         folder = self.folder / f"{time.time_ns():020d}-{record.token}"
         folder.mkdir()
         try:
@@ -88,16 +88,16 @@ class Outbox:
             raise
         return folder
 
-    def waiting(self) -> list[Path]:
+    def folders(self) -> list[Path]:
         """Return the folders of this process's results, oldest first."""
         return _results(self.folder)
 
-    def left(self) -> int:
-        """Return how many results processes have left that run no more."""
+    def pending(self) -> int:
+        """Return the number of results that processes which no longer run have left."""
         return sum(len(_results(folder)) for folder, _ in self._abandoned())
 
     def claim(self) -> list[Path]:
-        """Take over what processes have left that run no more; return all that waits.
+        """Take over the results of processes that no longer run; return the folders of all that wait.
 
         Raises UserError if the folder cannot be written.
         """
@@ -111,17 +111,16 @@ class Outbox:
                     lock.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
-        return self.waiting()
+        return self.folders()
 
     def set_aside(self, folder: Path) -> Path:
-        """Move a result to where it waits no more, and return that place; raises OSError if it cannot be moved."""
-        place = self.refused / folder.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return folder.rename(place)
+        """Move a result to the folder of refused ones and return its new path; raises OSError if that fails."""
+        self.refused.mkdir(parents=True, exist_ok=True)
+        return folder.rename(self.refused / folder.name)
 
     def close(self) -> None:
-        """Leave what still waits to the next process."""
-        if self._lock.is_locked and not self.waiting():
+        """Leave the results that still wait to the next process."""
+        if self._lock.is_locked and not self.folders():
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):
                 _lock(self.folder).unlink()
@@ -129,7 +128,7 @@ class Outbox:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Hold off other starts of a sweep into the same experiment, so that two do not overlook each other."""
+        """Hold off other starts of a sweep into the same experiment, so that each sees what the other has begun."""
         lock = FileLock(self.root / "start.lock", timeout=START_SECONDS)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -155,26 +154,26 @@ class Outbox:
     def _open(self) -> None:
         if not self._lock.is_locked:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()  # before there is a folder: one without a lock is another process's to take
+            self._lock.acquire()  # first: other processes claim a folder without a lock
         self.folder.mkdir(exist_ok=True)
 
     def _abandoned(self) -> Iterator[tuple[Path, Path]]:
-        """Give each folder whose process has ended, with its lock, which is held meanwhile."""
+        """Yield each folder whose process has ended, with its lock file; the lock is held meanwhile."""
         try:
             found = sorted(self.root.iterdir())
-        except OSError:  # there is none, or it is closed to us: told where it is to be written
+        except OSError:  # missing, or not readable: reported where it is to be written
             return
         for folder in found:
             if not folder.is_dir() or folder == self.folder:
                 continue
-            # not ours: its process lives, or another user's
+            # left alone: its process is alive, or it is another user's
             with suppress(Timeout, OSError), FileLock(_lock(folder), timeout=0):
                 if folder.is_dir():
                     yield folder, _lock(folder)
 
 
 def read(folder: Path) -> Record:
-    """Return the result that `put` kept in this folder; raises Damaged if that cannot be read."""
+    """Return the record of the result in this folder; raises Damaged if it cannot be read."""
     try:
         return Record(**json.loads((folder / RECORD).read_text()))
     except (ValueError, TypeError) as error:
@@ -182,7 +181,7 @@ def read(folder: Path) -> Record:
 
 
 def remove(folder: Path) -> None:
-    """Remove a result; if that is cut off, what is left is no result."""
+    """Remove a result, the record first: after an interruption the rest is not taken for a result."""
     (folder / RECORD).unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -196,7 +195,7 @@ def _lock(folder: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk keep a file's content, or a folder's list of files."""
+    """Flush a file's content, or a folder's list of files, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,29 +1,95 @@
-"""Names in the tracking store: tags, and which parameters a trial's run has."""
+"""The content of runs in MLflow: names and values of tags, parameters, the data set and sweep.json.
 
+Metrics are composed by `regbench.measures`, files by `regbench.tracking.artifacts`.
+"""
+
+import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from regbench.sweep import Trial, format_lam
+from regbench import __version__, provenance
+from regbench.data.images import Images
+from regbench.tracking import writer_process
+from regbench.trial import Sweep, Trial, format_lam
 
 KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
-SWEEP = "regbench.sweep"  # on a sweep's run: its id; on trials of earlier versions those of all sweeps that hold them
+SWEEP = "regbench.sweep"  # on a sweep's run: its id; on trials of earlier versions the ids of all sweeps with the trial
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"
 DATASET = "regbench.dataset"
 FINGERPRINT = "regbench.fingerprint"
+DEVICE = "regbench.device"
+ENGINE = "regbench.engine"
+VERSION = "regbench.version"
 STATUS = "regbench.status"  # ok, diverged, collapsed, failed or interrupted
 REASON = "regbench.reason"
 NODE = "regbench.node"  # on a trial that was trained on a cluster: the machine, and Ray's id of the node
 OWNER = "regbench.owner"  # the process that writes the run
-TOKEN = "regbench.token"  # names a run before the store has given it an id
-HEARTBEAT = "regbench.heartbeat"  # on a sweep: when its process last said that it is alive, in ms
+TOKEN = "regbench.token"  # identifies a run before the store has given it an id
+HEARTBEAT = "regbench.heartbeat"  # on a sweep: when its process was last alive, in ms
 SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
-CONTINUED = "regbench.continued_by"  # on a sweep that was cut off
+CONTINUED = "regbench.continued_by"  # on a sweep that was interrupted
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
 USER = "mlflow.user"
+DATA_CONTEXT = ("mlflow.data.context", "training")  # tag of a run's data set
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
+WEIGHTS = "weights"  # folder of a trial's artifacts
+
+
+@dataclass(frozen=True)
+class SweepContext:
+    """The part that the run of a sweep and the runs of its trials have in common; `device` and `engine` are their names."""
+
+    sweep: Sweep
+    data: Images
+    device: str
+    engine: str
+
+    def sweep_tags(self) -> dict[str, str]:
+        """Return the tags of the sweep's own run."""
+        tags = {KIND: "sweep", SWEEP: self.sweep.id, DATASET: self.data.name, FINGERPRINT: self.data.fingerprint}
+        return self._shared_tags() | tags | {VERSION: __version__} | provenance.tags()
+
+    def trial_tags(self, trial: Trial, parent: str) -> dict[str, str]:
+        """Return the tags of a trial's run from its start; `parent` is the id of the sweep's run."""
+        tags = {KIND: "trial", PARENT: parent, KEY: trial.key, RECIPE: trial.recipe.id}
+        return self._shared_tags() | tags | membership(self.sweep.id)
+
+    def _shared_tags(self) -> dict[str, str]:
+        owner, user = writer_process.current(), writer_process.user()
+        return {SOURCE: "regbench", OWNER: owner, USER: user, DEVICE: self.device, ENGINE: self.engine}
+
+    def sweep_file(self) -> dict[str, object]:
+        """Return the content of sweep.json."""
+        return {
+            "sweep": self.sweep.id,
+            "dataset": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+            "recipes": {recipe.id: asdict(recipe) for recipe in self.sweep.recipes},
+            "trials": [
+                {"key": trial.key, "recipe": trial.recipe.id}
+                | {name: getattr(trial, name) for name in ("regularizer", "lam", "scope", "seed")}
+                for trial in self.sweep.trials
+            ],
+        }
+
+    def dataset(self) -> dict[str, str]:
+        """Return the data set as the arguments of MLflow's Dataset."""
+        name, train = self.data.name, self.data.train_images
+        features, targets = (
+            json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *shape]}}])
+            for dtype, shape in (("uint8", train.shape[1:]), ("int64", ()))
+        )
+        sizes = {"train_images": len(train), "test_images": len(self.data.test_images)}
+        return {
+            "name": name,
+            "digest": self.data.fingerprint[:16],
+            "source_type": "local",
+            "source": json.dumps({"name": name}),
+            "schema": json.dumps({"mlflow_tensorspec": {"features": features, "targets": targets}}),
+            "profile": json.dumps({"classes": len(self.data.classes)} | sizes),
+        }
 
 
 def trial_params(trial: Trial) -> dict[str, str]:
@@ -35,18 +101,33 @@ def trial_params(trial: Trial) -> dict[str, str]:
     return {name: str(value) for name, value in (fields | recipe).items()}
 
 
+def outcome_tags(status: str, reason: str = "", node: str = "") -> dict[str, str]:
+    """Return the tags of a trial that has ended, finished or failed; `node` is the machine of a cluster."""
+    tags = {STATUS: status, REASON: reason, NODE: node}
+    return {name: value for name, value in tags.items() if value}
+
+
+def launcher_tags(sweep_run: str, experiment: str) -> dict[str, str]:
+    """Return the tags of `mlflow run`'s own run where the sweep's run is in another experiment."""
+    return {KIND: "launcher", NOTE: f"The sweep is run `{sweep_run}` of the experiment `{experiment}`."}
+
+
 def membership(sweep_id: str) -> dict[str, str]:
-    """Return the tag of a trial that a sweep holds: one for each sweep, so that two at once do not undo each other's."""
+    """Return the tag of a trial of this sweep: one tag for each sweep, so that concurrent sweeps keep each other's."""
     return {f"{SWEEP}.{sweep_id}": "true"}
 
 
 def sweeps(tags: Mapping[str, str]) -> frozenset[str]:
-    """Return the ids of all sweeps that hold a trial with these tags."""
+    """Return the ids of all sweeps to which a trial with these tags belongs."""
     named = {name.removeprefix(f"{SWEEP}.") for name in tags if name.startswith(f"{SWEEP}.")}
     return frozenset(named | set(tags.get(SWEEP, "").split()))
 
 
+def where(tag: str, value: str) -> str:
+    """Return the MLflow filter for runs with this value of a tag."""
+    return f"tags.`{tag}` = '{value}'"
+
+
 def in_sweep(sweep_id: str) -> str:
-    """Return the filter that finds a sweep's trials, also those trained for an earlier sweep."""
-    ((name, value),) = membership(sweep_id).items()
-    return f"tags.`{KIND}` = 'trial' and tags.`{name}` = '{value}'"
+    """Return the MLflow filter for a sweep's trials, including those trained for an earlier sweep."""
+    return " and ".join(where(tag, value) for tag, value in ({KIND: "trial"} | membership(sweep_id)).items())

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 from regbench.errors import UserError, one_line
 
-# texts, of which any will do here
+# free text, which needs no check
 TEXTS = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
 
 
 def check() -> None:
-    """Raise UserError for a variable that MLflow cannot read, which it says in a traceback wherever it needs it."""
+    """Raise UserError for a variable that MLflow cannot read: MLflow itself would fail later, with a traceback."""
     names = sorted(name for name in os.environ if name.startswith("MLFLOW_") and name not in TEXTS)
     if not names:
-        return  # nor is MLflow imported, which takes two seconds
+        return  # without importing MLflow, which takes two seconds
     try:
         from mlflow import environment_variables
     except ValueError as error:
@@ -31,8 +31,8 @@ def check() -> None:
 
 
 @contextmanager
-def during(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the block and put back what was there."""
+def override(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within the block and restore them after it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -18,7 +18,7 @@ import pytest
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 from regbench import data
-from regbench.data import cifar10, fashion_mnist
+from regbench.data.sets import cifar10, fashion_mnist
 from regbench.errors import UserError
 
 

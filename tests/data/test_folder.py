@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from regbench import data
 from regbench.data import cache
-from regbench.data.listing import Listing
+from regbench.data.folder_listing import Listing
 from regbench.errors import UserError
 
 CLASSES = ("cat", "dog")
@@ -52,7 +52,7 @@ def test_any_size_and_mode_becomes_rgb_32(pictures):
 
 def test_the_second_time_nothing_is_decoded(pictures, monkeypatch):
     first = load(pictures)
-    monkeypatch.setattr("regbench.data.folder._decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("regbench.data.sets.folder._decode", lambda *_: pytest.fail("decoded again"))
     assert load(pictures).fingerprint == first.fingerprint
     moved = pictures.rename(pictures.parent / "animals")
     assert load(moved).fingerprint == first.fingerprint
@@ -69,7 +69,7 @@ def test_a_changed_file_is_seen(pictures):
 @pytest.mark.parametrize("damage", [b"rubbish", b""])
 def test_a_damaged_cache_is_built_again(pictures, damage, caplog):
     first = load(pictures)
-    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    (stored,) = cache.path_of("x").parent.glob("*.safetensors")
     whole = stored.read_bytes()
     stored.write_bytes(damage)
     assert load(pictures).fingerprint == first.fingerprint
@@ -79,7 +79,7 @@ def test_a_damaged_cache_is_built_again(pictures, damage, caplog):
 
 def test_an_altered_cache_is_noticed(pictures, caplog):
     first = load(pictures)
-    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    (stored,) = cache.path_of("x").parent.glob("*.safetensors")
     content = bytearray(stored.read_bytes())
     content[-5] ^= 1
     stored.write_bytes(content)
@@ -90,7 +90,7 @@ def test_an_altered_cache_is_noticed(pictures, caplog):
 def test_any_flipped_byte_of_a_cache_is_noticed(pictures):
     """In its header, labels or pixels: read as it was, or built again; never taken as it is."""
     first = load(pictures)
-    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    (stored,) = cache.path_of("x").parent.glob("*.safetensors")
     whole = stored.read_bytes()
     for place in range(0, len(whole), 997):
         content = bytearray(whole)
@@ -106,7 +106,7 @@ def test_any_flipped_byte_of_a_cache_is_noticed(pictures):
 def test_a_cache_cut_off_while_it_was_written_is_not_looked_at(pictures):
     """A process that was killed leaves its temporary file, whose name no cache has."""
     first = load(pictures)
-    (stored,) = cache.place("x").parent.glob("*.safetensors")
+    (stored,) = cache.path_of("x").parent.glob("*.safetensors")
     half = stored.with_name(f".{stored.name}.abc123")
     half.write_bytes(stored.read_bytes()[:1000])
     stored.unlink()
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_named_and_nothing_is_cached(pictures, damage, message)
     damage(pictures)
     with pytest.raises(UserError, match=message):
         load(pictures)
-    assert not cache.place("x").parent.exists()
+    assert not cache.path_of("x").parent.exists()
 
 
 def test_classes_and_files_are_found_as_torchvision_finds_them(pictures):

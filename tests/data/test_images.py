@@ -41,5 +41,5 @@ def test_a_class_without_images_is_named():
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="dataset='mnist' is unknown; accepted: cifar10, folder, fashion_mnist, digits"):
+    with pytest.raises(UserError, match="dataset='mnist' is unknown; accepted: cifar10, digits, fashion_mnist, folder"):
         data.load("mnist", tmp_path)

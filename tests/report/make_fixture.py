@@ -10,7 +10,7 @@ import pandas as pd
 
 from regbench.report import build
 from regbench.report.analysis import analyse
-from regbench.report.build import Material
+from regbench.report.inputs import Material
 from regbench.report.load import Runs
 
 HERE = Path(__file__).parent / "fixture"

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 
 import matplotlib
@@ -13,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench.errors import UserError
-from regbench.report import build, figures, markdown, output
+from regbench.report import build, figures, output, tables, verdict
+from regbench.report import render as render_module
+from regbench.report import text as markdown
 from regbench.report.analysis import analyse
 from regbench.report.figures import _front, prune_curves
-from regbench.report.statistics import Verdict
+from regbench.report.render import render
+from regbench.report.verdict import Verdict
 from tests.conftest import PROJECT
 from tests.report.make_fixture import HERE, material
-from tests.test_plotting import SETTINGS
+from tests.test_matplotlib_defaults import SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def with_trials(fixture, trials: pd.DataFrame):
 
 
 def text(material) -> str:
-    return markdown.report(material.runs, material.analysis, [], material.layers)
+    return render(material, [])
 
 
 def test_the_golden_report(fixture, tmp_path):
@@ -46,7 +50,7 @@ def test_the_golden_report(fixture, tmp_path):
         build.write(fixture, second)
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     names = {str(path) for path in files}
-    assert {f"figures/{name}{suffix}" for name in markdown.FIGURES for suffix in (".png", ".svg")} <= names
+    assert {f"figures/{name}{suffix}" for name in figures.FIGURES for suffix in (".png", ".svg")} <= names
     assert {f"{name}.csv" for name in ("trials", "cells", "comparisons", "epochs", "layers")} <= names
     for path in files:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
@@ -63,7 +67,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(figures, "save", save)
     monkeypatch.setattr(
-        build, "_draw", lambda material: {"forest" if material.analysis.comparisons else "gap_against_lam": "drawn"}
+        figures, "draw", lambda material: {"forest" if material.analysis.comparisons else "gap_against_lam": "drawn"}
     )
 
 
@@ -104,7 +108,7 @@ def test_a_report_that_was_cut_off_or_is_older_than_the_list_of_files_is_written
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(markdown, "report", fail)
+        patch.setattr(build, "render", fail)
         with pytest.raises(KeyboardInterrupt):
             build.write(fixture, tmp_path)
     build.write(fixture, tmp_path)
@@ -129,13 +133,25 @@ def test_the_verdicts_of_the_fixture(fixture):
     }  # fmt: skip
 
 
+def test_a_verdict_that_the_template_has_no_sentence_for_is_named(fixture, monkeypatch):
+    """So that another rule in verdict.py needs no other change."""
+    more = {verdict.name: verdict.value for verdict in Verdict} | {"PROBABLY": "probably better"}
+    monkeypatch.setattr(verdict, "Verdict", StrEnum("Verdict", more))
+    found = fixture.analysis.comparisons
+    other = dataclasses.replace(found["l2"], verdict="probably better")
+    analysis = dataclasses.replace(fixture.analysis, comparisons=found | {"l2": other})
+    shown = text(dataclasses.replace(fixture, analysis=analysis))
+    assert "Probably better: `l2` (+0.19 to +0.65)." in shown.split("\n\n")[1]
+    assert "| probably better |" in shown
+
+
 def test_what_is_left_out_is_named(fixture):
-    told = text(fixture)
-    assert "l2 lam=1e-2 takes no part in the choice of lam: no usable result for seed 3, 1 diverged" in told
-    assert "1 diverged: `l2 lam=0.01 seed=3`" in told
-    assert "2 collapsed" in told
-    assert "1 FAILED (RuntimeError: out of \\| memory &lt;b&gt;)" in told
-    assert "The numbers of lams differ" in told
+    shown = text(fixture)
+    assert "l2 lam=1e-2 takes no part in the choice of lam: no usable result for seed 3, 1 diverged" in shown
+    assert "1 diverged: `l2 lam=0.01 seed=3`" in shown
+    assert "2 collapsed" in shown
+    assert "1 FAILED (RuntimeError: out of \\| memory &lt;b&gt;)" in shown
+    assert "The numbers of lams differ" in shown
 
 
 def test_a_partial_sweep_is_compared_on_whole_seeds(fixture):
@@ -147,16 +163,16 @@ def test_a_partial_sweep_is_compared_on_whole_seeds(fixture):
 
 
 def test_five_seeds_are_exploratory(fixture):
-    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] < 5]))
-    assert "**Exploratory.**" in told
-    assert "5 seeds are too few for a verdict on" in told
-    assert "helped" not in told
+    shown = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] < 5]))
+    assert "**Exploratory.**" in shown
+    assert "5 seeds are too few for a verdict on" in shown
+    assert "helped" not in shown
 
 
 def test_one_seed(fixture):
-    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] == 0]))
-    assert "1 seed is too few for a verdict on" in told
-    assert "nan" not in told
+    shown = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["seed"] == 0]))
+    assert "1 seed is too few for a verdict on" in shown
+    assert "nan" not in shown
 
 
 def test_one_regularizer_and_one_lam(fixture):
@@ -177,22 +193,21 @@ def test_runs_from_before_a_measure_existed_give_a_report_without_it(fixture, tm
     old = with_trials(fixture, trials.drop(columns=[name for name in trials if name.startswith(new)]))
     names = ("sparsity/rel_1e-2", "sparsity/filters", "sparsity/neurons", "gini", "n_eff")
     old = dataclasses.replace(old, layers=old.layers.drop(columns=list(names)))
-    told = build.write(old, tmp_path).read_text()
-    assert "nan" not in told
-    assert "prune_curves" not in told
+    shown = build.write(old, tmp_path).read_text()
+    assert "nan" not in shown
+    assert "prune_curves" not in shown
     assert not (tmp_path / "figures" / "prune_curves.png").exists()
-    assert "| 0.00% | 1.00 | - | - | +20.00 | 30.0 |" in told
-    assert "| `none` | `conv1.weight` | 432 | 0.00% | 3.00% | 8.00% | - | - | - | - | 0.250 |" in told
+    assert "| 0.00% | 1.00 | - | - | +20.00 | 30.0 |" in shown
+    assert "| `none` | `conv1.weight` | 432 | 0.00% | 3.00% | 8.00% | - | - | - | - | 0.250 |" in shown
 
 
 def test_prune_curves_are_those_of_the_chosen_lams_that_have_one(fixture):
     assert {method for method in fixture.analysis.methods if fixture.analysis.chosen(method) is not None} == {
-        text.get_text().partition(" lam=")[0]
-        for text in prune_curves(fixture.analysis).axes[0].get_legend().get_texts()
+        text.get_text().partition(" lam=")[0] for text in prune_curves(fixture).axes[0].get_legend().get_texts()
     }
     trials = fixture.runs.trials.copy()
     trials.loc[trials["method"] == "l1", [name for name in trials if name.startswith("prune/")]] = np.nan
-    axis = prune_curves(with_trials(fixture, trials).analysis).axes[0]
+    axis = prune_curves(with_trials(fixture, trials)).axes[0]
     assert not any("l1" in text.get_text() for text in axis.get_legend().get_texts())
     line = next(line for line in axis.lines if line.get_label() == "none")
     cell = trials[trials["method"] == "none"]
@@ -201,8 +216,8 @@ def test_prune_curves_are_those_of_the_chosen_lams_that_have_one(fixture):
 
 
 def test_no_none(fixture):
-    told = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] != "none"]))
-    assert "**Nothing is compared here.** There are no trials of none, so nothing is compared." in told
+    shown = text(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] != "none"]))
+    assert "**Nothing is compared here.** There are no trials of none, so nothing is compared." in shown
 
 
 def test_no_finished_trial(fixture, tmp_path):
@@ -253,18 +268,42 @@ def test_any_name_comes_out_escaped(name):
 
 @given(st.text(max_size=40))
 def test_any_name_in_a_table_keeps_the_table(name):
-    (line,) = markdown._table(("what",), [(markdown._code(name),)]).splitlines()[2:]
+    (line,) = tables.table(("what",), [(markdown.code(name),)]).splitlines()[2:]
     assert line.replace("\\|", "").count("|") == 2
 
 
+def test_a_figure_is_registered_by_its_decorator(fixture, monkeypatch):
+    """Another one is drawn, and in the report; one that has nothing to draw is in neither."""
+    monkeypatch.setattr(figures, "FIGURES", {})
+    monkeypatch.setattr(render_module, "FIGURES", figures.FIGURES)
+
+    @figures.figure("Mine of `none`")
+    def mine(material):
+        return figures.Figure()
+
+    @figures.figure("Nothing")
+    def nothing(material):
+        return None
+
+    @figures.figure("Of files that are gone", files="layers")
+    def gone(material):
+        raise AssertionError
+
+    lost = dataclasses.replace(fixture, layers=pd.DataFrame(), missing=("there",))
+    assert list(figures.draw(lost)) == ["mine"]
+    shown = render(lost, ["mine"])
+    assert "![Mine of none](figures/mine.png)\n\n*Mine of `none`.*" in shown
+    assert "left out for it: gone." in shown
+
+
 def test_escaped_names_in_the_whole_report(fixture):
-    told = text(fixture)
-    assert "<b>" not in told
-    assert "an \\`experiment\\` \\| of \\[mine\\](../../x)" in told
+    shown = text(fixture)
+    assert "<b>" not in shown
+    assert "an \\`experiment\\` \\| of \\[mine\\](../../x)" in shown
 
 
 def test_the_report_imports_no_torch():
-    code = "import sys, regbench.report.build, benchmarks.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, regbench.report.build, regbench.commands.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, timeout=120, check=False).returncode == 0
 
 

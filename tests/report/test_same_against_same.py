@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from regbench import data, metrics
-from regbench.engine import sequential
-from regbench.engine.events import Trained
-from regbench.engine.resident import Resident
-from regbench.report.statistics import Grid, Verdict, compare
-from regbench.sweep import Recipe, grid
+from regbench import data
+from regbench.engines import sequential
+from regbench.measures.logits import classification
+from regbench.regularizers import cells
+from regbench.report.verdict import Grid, Verdict, compare
+from regbench.training.device_data import DeviceData
+from regbench.training.events import Trained
+from regbench.trial import Recipe, grid
 from tests.conftest import TINY
 
 SEEDS = 7
@@ -22,14 +24,14 @@ def accuracies(tmp_path_factory) -> dict[str, np.ndarray]:
     digits = data.load("digits", tmp_path_factory.mktemp("none"))
     recipe = Recipe("digits", digits.fingerprint, 600, 60, TINY, epochs=10, batch_size=50, lr=0.05)
     trials = [
-        *grid(recipe, ["none"], None, range(2 * SEEDS)).trials,
-        *grid(recipe, ["l2"], [LAM], range(SEEDS), baseline=False).trials,
-        *grid(recipe, ["weight_decay"], [2 * LAM], range(SEEDS), baseline=False).trials,
+        *grid(recipe, cells(["none"], None), range(2 * SEEDS)).trials,
+        *grid(recipe, cells(["l2"], [LAM], baseline=False), range(SEEDS)).trials,
+        *grid(recipe, cells(["weight_decay"], [2 * LAM], baseline=False), range(SEEDS)).trials,
     ]
     found: dict[str, list[float]] = {}
-    for event in sequential.train(trials, Resident(digits, torch.device("cpu"))):
+    for event in sequential.train(trials, DeviceData(digits, torch.device("cpu"))):
         if isinstance(event, Trained):
-            accuracy = metrics.classification(event.test_logits, event.test_labels)["accuracy"]
+            accuracy = classification(event.test_logits, event.test_labels)["accuracy"]
             found.setdefault(event.trial.regularizer, []).append(accuracy)
     return {name: np.array(values) for name, values in found.items()}
 

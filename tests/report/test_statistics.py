@@ -14,12 +14,8 @@ from statsmodels.stats.multitest import multipletests
 
 from regbench.report import statistics
 from regbench.report.statistics import (
-    Grid,
     Interval,
-    Verdict,
-    compare,
     holm,
-    judge,
     near_tied_lams,
     paired_differences,
     probability_of_improvement,
@@ -29,6 +25,7 @@ from regbench.report.statistics import (
     t_interval,
     within_best,
 )
+from regbench.report.verdict import Grid, Verdict, compare, judge
 
 # Darwin (1876), heights of 15 pairs of maize, crossed minus self-fertilized, in eighths of an inch, as in
 # Fisher (1935), The Design of Experiments, sections 17 and 21; also the data set ZeaMays of R's HistData.

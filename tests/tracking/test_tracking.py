@@ -16,19 +16,22 @@ from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.torch import load_file
 
-from regbench import planning, runner, sparsity
-from regbench.engine.choice import Engine
+from regbench import plan as planning
+from regbench.engines import select
 from regbench.errors import TrackingError, UserError
+from regbench.measures import weights as sparsity
+from regbench.regularizers import cells
 from regbench.report import load
-from regbench.sweep import Recipe, grid
-from regbench.tracking import artifacts, process, schema
+from regbench.run import run_plan
+from regbench.tracking import abandoned, artifacts, finished, schema, writer_process
 from regbench.tracking import store as store_module
 from regbench.tracking import writer as writer_module
-from regbench.tracking.delivery import deliver_first
+from regbench.tracking.delivery import flush
 from regbench.tracking.store import Store
+from regbench.trial import Recipe, grid
 from tests.conftest import TINY
 
-ENGINE = Engine("sequential", "cpu")
+ENGINE = select.sequential("cpu")
 pytestmark = pytest.mark.usefixtures("database")
 
 
@@ -39,12 +42,12 @@ def mlflow_client() -> MlflowClient:
 @pytest.fixture
 def sweep(images):
     recipe = Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=40)
-    return grid(recipe, ["l1"], [1e-3], [0, 1])
+    return grid(recipe, cells(["l1"], [1e-3]), [0, 1])
 
 
 def train(sweep, images, rerun=False, experiment="e"):
     store = Store(experiment)
-    return runner.run(planning.plan(sweep, store, rerun), images, store, ENGINE, Console(quiet=True), "a sweep")
+    return run_plan(planning.make(sweep, store, rerun), images, store, ENGINE, Console(quiet=True), "a sweep")
 
 
 def runs(kind="trial", experiment="e"):
@@ -61,9 +64,7 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
     client = mlflow_client()
     assert [run.info.run_name for run in children] == [trial.name for trial in sweep.trials]
     assert parent.info.status == "FINISHED"
-    assert {"env.torch", "env.python", "regbench.device", "regbench.engine", "regbench.fingerprint"} <= set(
-        parent.data.tags
-    )
+    assert {"env.torch", "env.python", schema.DEVICE, schema.ENGINE, schema.FINGERPRINT} <= set(parent.data.tags)
     assert "| l1 lam=1e-3 | 2 |" in parent.data.tags[schema.NOTE]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
     for run, result in zip(children, results, strict=True):
@@ -84,7 +85,9 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
         (dataset,) = run.inputs.dataset_inputs
         assert (dataset.dataset.name, dataset.dataset.digest) == ("striped", images.fingerprint[:16])
         files = {file.path for file in client.list_artifacts(run.info.run_id, "weights")}
-        assert files == {f"weights/{n}" for n in ("model.safetensors", "layers.csv", "histograms.png", "out.png")}
+        assert files == {
+            f"weights/{n}" for n in ("model.safetensors", "epochs.csv", "layers.csv", "histograms.png", "out.png")
+        }
 
 
 def test_the_weights_that_are_kept_are_those_that_were_trained(sweep, images):
@@ -104,9 +107,9 @@ def test_the_weights_that_are_kept_are_those_that_were_trained(sweep, images):
 
 def test_what_is_finished_is_skipped_and_found_by_its_sweep(sweep, images):
     train(sweep, images)
-    larger = grid(sweep.recipes[0], ["l1"], [1e-3, 1e-4], [0, 1])
+    larger = grid(sweep.recipes[0], cells(["l1"], [1e-3, 1e-4]), [0, 1])
     store = Store("e")
-    plan = planning.plan(larger, store, rerun=False)
+    plan = planning.make(larger, store, rerun=False)
     assert [trial.cell for trial in plan.todo] == ["l1 lam=1e-4"] * 2
     results = train(larger, images)
     assert len(runs()) == 6
@@ -126,19 +129,19 @@ def test_rerun_trains_again_and_replaces(sweep, images):
     by = {run.info.run_id: run.data.tags.get(schema.SUPERSEDED) for run in runs()}
     superseded = {run_id: newer for run_id, newer in by.items() if newer}
     assert set(superseded) == old
-    finished = Store("e").finished(sweep.recipes)
-    assert {found.run_id for found in finished.values()} == set(superseded.values())
+    counted = finished.of_recipes(Store("e"), sweep.recipes)
+    assert {found.run_id for found in counted.values()} == set(superseded.values())
 
 
 def test_sweeps_that_share_trials_at_once_both_keep_them(sweep, images):
     """Each has planned before the other has said that the trials of `none` are its own, too."""
     recipe = sweep.recipes[0]
-    train(grid(recipe, ["none"], None, [0, 1]), images)
+    train(grid(recipe, cells(["none"], None), [0, 1]), images)
     store = Store("e")
-    sweeps = [grid(recipe, [name], [1e-3], [0, 1]) for name in ("l1", "l2")]
-    plans = [planning.plan(one, store, rerun=False) for one in sweeps]
+    sweeps = [grid(recipe, cells([name], [1e-3]), [0, 1]) for name in ("l1", "l2")]
+    plans = [planning.make(one, store, rerun=False) for one in sweeps]
     for plan in plans:
-        runner.run(plan, images, store, ENGINE, Console(quiet=True), "a sweep")
+        run_plan(plan, images, store, ENGINE, Console(quiet=True), "a sweep")
     for one in sweeps:
         found = store.search(schema.in_sweep(one.id))
         assert {run.info.run_name for run in found} == {trial.name for trial in one.trials}
@@ -154,7 +157,7 @@ def test_trials_that_name_their_sweeps_in_one_tag_stay_readable(sweep, images):
         client.set_tag(run.info.run_id, schema.SWEEP, f"0123456789ab {sweep.id}")
     store = Store("e")
     assert len(load.load(store, sweep=sweep.id).trials) == len(load.load(store, sweep="0123456789ab").trials) == 4
-    larger = grid(sweep.recipes[0], ["l1"], [1e-3, 1e-4], [0, 1])
+    larger = grid(sweep.recipes[0], cells(["l1"], [1e-3, 1e-4]), [0, 1])
     train(larger, images)
     assert len(load.load(Store("e"), sweep=larger.id).trials) == 6
     assert len(load.load(Store("e"), sweep=sweep.id).trials) == 4
@@ -170,7 +173,7 @@ def test_of_two_finished_runs_of_one_trial_the_newest_counts_everywhere(sweep, i
         client.log_param(twin, name, value)
     client.set_terminated(twin, "FINISHED", older.info.end_time + 1)  # begun first, ended last
     store = Store("e")
-    planned = planning.plan(sweep, store, rerun=False).reused[older.data.tags[schema.KEY]]
+    planned = planning.make(sweep, store, rerun=False).reused[older.data.tags[schema.KEY]]
     reported = load.load(store).trials
     assert planned.run_id == twin
     assert reported.loc[reported["name"] == older.info.run_name, "run_id"].tolist() == [twin]
@@ -179,13 +182,13 @@ def test_of_two_finished_runs_of_one_trial_the_newest_counts_everywhere(sweep, i
 def test_other_recipes_and_experiments_are_not_mixed_up(sweep, images):
     train(sweep, images)
     other = dataclasses.replace(sweep.recipes[0], epochs=1)
-    assert len(planning.plan(grid(other, ["l1"], [1e-3], [0]), Store("e"), False).todo) == 2
-    assert len(planning.plan(sweep, Store("another"), False).todo) == 4
+    assert len(planning.make(grid(other, cells(["l1"], [1e-3]), [0]), Store("e"), False).todo) == 2
+    assert len(planning.make(sweep, Store("another"), False).todo) == 4
 
 
 def test_a_failed_trial_is_recorded_and_trained_again(sweep, images):
     recipe = dataclasses.replace(sweep.recipes[0], model="tests.networks:RaisesInTraining")
-    failing = grid(recipe, ["none"], None, [0])
+    failing = grid(recipe, cells(["none"], None), [0])
     for count in (1, 2):
         (result,) = train(failing, images)
         assert (result.status, result.reason) == ("failed", "RuntimeError: no training today")
@@ -196,7 +199,7 @@ def test_a_failed_trial_is_recorded_and_trained_again(sweep, images):
 
 def test_a_diverged_trial_is_a_result(sweep, images):
     recipe = dataclasses.replace(sweep.recipes[0], lr=50.0, epochs=20)
-    (result,) = train(grid(recipe, ["l2"], [10.0], [0], baseline=False), images)
+    (result,) = train(grid(recipe, cells(["l2"], [10.0], baseline=False), [0]), images)
     assert result.status == "diverged"
     (run,) = runs()
     assert run.info.status == "FINISHED"
@@ -232,7 +235,7 @@ def stale_run(sweep, owner: str) -> str:
 
 def test_runs_of_a_dead_process_are_marked_killed(sweep, images):
     done = subprocess.run(
-        [sys.executable, "-c", "from regbench.tracking import process; print(process.current())"],
+        [sys.executable, "-c", "from regbench.tracking import writer_process; print(writer_process.current())"],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=60,
     )  # fmt: skip
     stale = stale_run(sweep, done.stdout.strip())
@@ -246,28 +249,28 @@ def test_a_zombie_is_not_alive():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         found = psutil.Process(child.pid)
-        owner = f"{process.current().rsplit(':', 2)[0]}:{child.pid}:{process._started(found)}"
-        assert process.alive(owner) is True
+        owner = f"{writer_process.current().rsplit(':', 2)[0]}:{child.pid}:{writer_process._start_time(found)}"
+        assert writer_process.alive(owner) is True
         child.kill()
         while found.status() != psutil.STATUS_ZOMBIE:  # nobody has collected it yet
             pass
-        assert process.alive(owner) is False
+        assert writer_process.alive(owner) is False
     finally:
         child.kill()
         child.wait(timeout=60)
 
 
 def test_a_process_id_in_use_again_is_not_the_owner():
-    host, pid, _ = process.current().rsplit(":", 2)
-    assert process.alive(f"{host}:{pid}:1.00") is False
-    assert process.alive(process.current()) is True
-    assert process.alive(f"another-machine:{pid}:1.00") is None
+    host, pid, _ = writer_process.current().rsplit(":", 2)
+    assert writer_process.alive(f"{host}:{pid}:1.00") is False
+    assert writer_process.alive(writer_process.current()) is True
+    assert writer_process.alive(f"another-machine:{pid}:1.00") is None
 
 
 def test_a_trial_that_another_process_trains_now_is_refused(sweep, images):
     parent = psutil.Process(os.getppid())
-    host = process.current().rsplit(":", 2)[0]
-    stale_run(sweep, f"{host}:{parent.pid}:{process._started(parent)}")
+    host = writer_process.current().rsplit(":", 2)[0]
+    stale_run(sweep, f"{host}:{parent.pid}:{writer_process._start_time(parent)}")
     with pytest.raises(UserError, match=f"process {parent.pid} is training"):
         train(sweep, images)
 
@@ -290,7 +293,7 @@ def test_what_a_store_refused_waits_on_disk_and_is_not_trained_again(sweep, imag
     write, count = MlflowClient.log_artifact, iter(range(100))
 
     def fail_at_the_last(self, *args, **kwargs):
-        if next(count) == 4 * len(sweep.trials) - 1:
+        if next(count) == 5 * len(sweep.trials) - 1:
             raise OSError("disk full")
         return write(self, *args, **kwargs)
 
@@ -299,10 +302,10 @@ def test_what_a_store_refused_waits_on_disk_and_is_not_trained_again(sweep, imag
     with pytest.raises(TrackingError, match=r"disk full.* 2 results wait in .*: the same command"):
         train(sweep, images)
     assert [run.info.status for run in runs("sweep")] == ["KILLED"]
-    told = []
-    deliver_first(Store("e"), told.append)
-    assert told == ["2 results of an earlier start brought to the tracking store"]
-    assert planning.plan(sweep, Store("e"), rerun=False).todo == ()
+    reported = []
+    flush(Store("e"), reported.append)
+    assert reported == ["2 results of an earlier start brought to the tracking store"]
+    assert planning.make(sweep, Store("e"), rerun=False).todo == ()
     (parent,) = runs("sweep")
     assert parent.info.status == "FINISHED"
     assert [run.info.status for run in runs()] == ["FINISHED"] * 4
@@ -313,7 +316,7 @@ def test_runs_of_a_silent_machine_are_marked_killed(sweep, images):
     now = int(time.time() * 1000)
     store = Store("e")
     known = {}
-    for silent in (0, 2 * store_module.SILENT):
+    for silent in (0, 2 * abandoned.SILENT):
         tags = {schema.KIND: "sweep", schema.OWNER: "another-machine:1:1.00", schema.HEARTBEAT: str(now - silent)}
         parent = store.client.create_run(store.create(), start_time=1, tags=tags).info.run_id
         tags = {schema.KIND: "trial", schema.OWNER: "another-machine:1:1.00", schema.PARENT: parent}
@@ -327,8 +330,8 @@ def test_runs_of_a_silent_machine_are_marked_killed(sweep, images):
 def test_a_sweep_that_another_process_works_on_is_refused_whichever_trial_it_is_at(sweep, images):
     parent = psutil.Process(os.getppid())
     store = Store("e")
-    host = process.current().rsplit(":", 2)[0]
-    tags = {schema.OWNER: f"{host}:{parent.pid}:{process._started(parent)}", schema.KIND: "sweep"}
+    host = writer_process.current().rsplit(":", 2)[0]
+    tags = {schema.OWNER: f"{host}:{parent.pid}:{writer_process._start_time(parent)}", schema.KIND: "sweep"}
     run_id = store.client.create_run(store.create(), tags=tags).info.run_id
     store.client.log_dict(run_id, {"trials": [{"key": sweep.trials[-1].key}]}, schema.SWEEP_FILE)
     with pytest.raises(UserError, match=f"process {parent.pid} is training"):
@@ -357,7 +360,7 @@ def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path, caplog
 def test_nothing_is_made_before_it_is_needed(sweep, elsewhere):
     (elsewhere / "mlflow.db").unlink()
     store = Store("e")
-    assert store.finished(sweep.recipes) == {}
+    assert finished.of_recipes(store, sweep.recipes) == {}
     assert list(elsewhere.iterdir()) == []
 
 

@@ -8,15 +8,18 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from regbench import planning, runner
-from regbench.engine.choice import Engine
+from regbench import plan as planning
+from regbench import run
+from regbench.engines import select
 from regbench.errors import TrackingError
-from regbench.sweep import Recipe, grid
-from regbench.tracking import delivery, outbox, process, schema, writer
-from regbench.tracking.delivery import deliver_first
+from regbench.regularizers import cells
+from regbench.run import run_plan
+from regbench.tracking import delivery, outbox, schema, writer, writer_process
+from regbench.tracking.delivery import flush
 from regbench.tracking.outbox import Outbox, Record
 from regbench.tracking.store import Store
 from regbench.tracking.sweep_run import SweepRun
+from regbench.trial import Recipe, grid
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -25,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("database")
 @pytest.fixture
 def sweep(images):
     recipe = Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=2, batch_size=40)
-    return grid(recipe, ["l1"], [1e-3], [0, 1])
+    return grid(recipe, cells(["l1"], [1e-3]), [0, 1])
 
 
 def train(sweep, images, plan=None):
     store = Store("e")
-    plan = plan or planning.plan(sweep, store, rerun=False)
-    return runner.run(plan, images, store, Engine("sequential", "cpu"), Console(quiet=True), "a sweep")
+    plan = plan or planning.make(sweep, store, rerun=False)
+    return run_plan(plan, images, store, select.sequential("cpu"), Console(quiet=True), "a sweep")
 
 
 def statuses(kind: str = "trial") -> list[str]:
@@ -62,21 +65,21 @@ def left_behind(sweep, images, elsewhere, monkeypatch):
 
 
 def test_a_result_that_the_store_refuses_is_set_aside_and_the_others_go_on(sweep, images, elsewhere, monkeypatch):
-    measure, bad = runner.measure, sweep.trials[1]
+    measure, bad = run.measure, sweep.trials[1]
 
     def with_a_name_that_mlflow_refuses(event):
         result = measure(event)
         extra = {"no%name": 1.0} if event.trial == bad else {}
         return dataclasses.replace(result, metrics={**result.metrics, **extra})
 
-    monkeypatch.setattr(runner, "measure", with_a_name_that_mlflow_refuses)
+    monkeypatch.setattr(run, "measure", with_a_name_that_mlflow_refuses)
     with pytest.raises(TrackingError, match=rf"the result of {bad.name} is refused .*no%name.* set aside in \S+;"):
         train(sweep, images)
     assert statuses() == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
     assert statuses("sweep") == ["FAILED"]
     assert not waiting(elsewhere)
     (kept,) = (elsewhere.parent / "cache" / "refused").rglob("model.safetensors")
-    monkeypatch.setattr(runner, "measure", measure)
+    monkeypatch.setattr(run, "measure", measure)
     assert [result.status for result in train(sweep, images)] == ["ok"] * 4
     assert kept.is_file()
 
@@ -85,10 +88,10 @@ def test_a_damaged_result_is_set_aside_and_the_others_are_brought(left_behind, s
     first, *others = left_behind
     assert others
     (first / outbox.RECORD).write_text("{")
-    told = []
-    deliver_first(Store("e"), told.append)
-    assert first.name in told[0] and "set aside" in told[0]
-    assert f"{len(others)} result" in told[1] and "brought" in told[1]
+    reported = []
+    flush(Store("e"), reported.append)
+    assert first.name in reported[0] and "set aside" in reported[0]
+    assert f"{len(others)} result" in reported[1] and "brought" in reported[1]
     assert not waiting(elsewhere)
     assert [result.status for result in train(sweep, images)] == ["ok"] * 4
 
@@ -97,11 +100,11 @@ def test_a_result_whose_run_was_deleted_meanwhile_gets_a_new_one(sweep, images, 
     end = delivery.Delivery._end
     deleted = []
 
-    def delete_before(self, known, record):
+    def delete_before(self, run, record):
         if record.name == sweep.trials[1].name and not deleted:
-            deleted.append(known.run_id)
-            self._client.delete_run(known.run_id)
-        end(self, known, record)
+            deleted.append(run.run_id)
+            self._client.delete_run(run.run_id)
+        end(self, run, record)
 
     monkeypatch.setattr(delivery.Delivery, "_end", delete_before)
     train(sweep, images)
@@ -144,14 +147,12 @@ def test_a_sweep_whose_files_cannot_be_written_is_not_left_running(sweep, images
 
 
 def test_what_another_start_left_after_the_plan_was_made_is_not_trained_again(sweep, images, monkeypatch, request):
-    before = planning.plan(sweep, Store("e"), rerun=False)
+    before = planning.make(sweep, Store("e"), rerun=False)
     left = request.getfixturevalue("left_behind")
     names = {name for folder in left if (name := outbox.read(folder).name)}
     assert names
     trained = []
-    monkeypatch.setattr(
-        runner, "measure", lambda event, measure=runner.measure: trained.append(event) or measure(event)
-    )
+    monkeypatch.setattr(run, "measure", lambda event, measure=run.measure: trained.append(event) or measure(event))
     results = train(sweep, images, before)
     assert [result.status for result in results] == ["ok"] * 4
     assert len(trained) < len(sweep.trials) - len(names)
@@ -160,10 +161,10 @@ def test_what_another_start_left_after_the_plan_was_made_is_not_trained_again(sw
 
 
 def test_a_clock_that_is_set_does_not_make_a_living_process_dead(monkeypatch):
-    owner = process.current()
+    owner = writer_process.current()
     since = psutil.boot_time()
     monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: since + 3600.0)
-    assert process.alive(owner)
+    assert writer_process.alive(owner)
 
 
 def test_what_belongs_to_somebody_else_is_left_alone(sweep, images, elsewhere):
@@ -172,7 +173,7 @@ def test_what_belongs_to_somebody_else_is_left_alone(sweep, images, elsewhere):
     (theirs / "1-x").mkdir(parents=True)
     (theirs / "1-x" / outbox.RECORD).write_text("{}")
     (box.root / "theirs.lock").mkdir()  # opened for writing it fails, as another user's does
-    assert box.left() == 0
+    assert box.pending() == 0
     assert box.claim() == []
     assert theirs.is_dir()
 
@@ -189,8 +190,8 @@ def test_a_result_is_claimed_once(elsewhere):
 def test_what_was_finished_after_the_plan_was_made_is_seen(listed, sweep, images, monkeypatch):
     """By a listing, or by a search for each trial, whichever is quicker."""
     monkeypatch.setattr(planning, "LISTED", listed)
-    train(grid(sweep.recipes[0], ["l1"], [1e-3], [0]), images)
-    before = planning.plan(sweep, Store("e"), rerun=False)
+    train(grid(sweep.recipes[0], cells(["l1"], [1e-3]), [0]), images)
+    before = planning.make(sweep, Store("e"), rerun=False)
     assert (len(before.todo), len(before.reused)) == (2, 2)
     train(sweep, images)
     after = planning.refresh(before, Store("e"))

@@ -1,0 +1,195 @@
+"""Pictures of a sweep in MLflow's own pages, by headless Chromium; docs/team-server.md has the commands."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+from mlflow.entities import Run
+from PIL import Image
+
+from regbench.commands import exit_code
+from regbench.errors import UserError
+from regbench.tracking import schema
+from regbench.tracking.store import Store
+
+try:  # an optional dependency: regbench[screenshots]
+    from selenium import webdriver
+    from selenium.common.exceptions import TimeoutException
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+except ImportError:
+    webdriver = None
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+SIZE = (1600, 1000)
+SECONDS = 15  # to wait for the content of a page
+COLOURS = 256  # of a stored picture, which is a quarter of the browser's
+COLUMNS = ("params.`regularizer`", "params.`lam`", "params.`seed`", "metrics.`val/accuracy`", "metrics.`test/accuracy`",
+           "metrics.`sparsity/exact`", "metrics.`compression_ratio`")  # fmt: skip
+METRICS = ("sparsity/exact", "test/accuracy")
+# the pages' state in the browser's storage: the kind of work, and that the assistant was seen and closed
+REMEMBERED = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+}
+
+
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--experiment", default="regbench", help="MLflow experiment on the server MLFLOW_TRACKING_URI")
+@click.option("--out", default="screenshots", help="folder for the pictures")
+@click.option("--chromium", default="/usr/bin/chromium", help="the browser")
+@click.option("--chromedriver", default="/usr/bin/chromedriver", help="its driver, of the same version")
+def main(experiment: str, out: str, chromium: str, chromedriver: str) -> None:
+    store = Store(experiment)
+    if not store.uri.startswith("http"):
+        raise UserError(f"MLFLOW_TRACKING_URI={store.uri!r} is not a server: give its http address")
+    if webdriver is None:
+        raise UserError("selenium is not installed: pip install -e '.[screenshots]'")
+    for path in (chromium, chromedriver):
+        if not Path(path).exists():
+            raise UserError(f"there is no {path} (Debian: apt-get install chromium chromium-driver), or name another")
+    sweeps = store.search(f"tags.`{schema.KIND}` = 'sweep' and attributes.status = 'FINISHED'")
+    if not sweeps:
+        raise UserError(f"the experiment {experiment!r} in {store.uri} holds no finished sweep")
+    sweep = sweeps[-1]
+    trials = store.search(f"{schema.in_sweep(sweep.data.tags[schema.SWEEP])} and attributes.status = 'FINISHED'")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _browser(chromium, chromedriver) as browser:
+        pages = Pages(browser, store.uri.rstrip("/"), store.experiment_id, folder)
+        pages.children(sweep, trials)
+        pages.sweep(sweep)
+        pages.compared("two-trials", _two(trials))
+        pages.compared("parallel-coordinates", trials)
+
+
+class Pages:
+    """Opens pages of MLflow, waits until they show the runs, and saves pictures of them."""
+
+    def __init__(self, browser: "webdriver.Chrome", server: str, experiment_id: str, folder: Path) -> None:
+        self._browser, self._server, self._experiment_id, self._folder = browser, server, experiment_id, folder
+        self._until = WebDriverWait(browser, SECONDS).until
+        browser.get(server)
+        for name, value in REMEMBERED.items():
+            self._remember(name, value)
+
+    def children(self, sweep: Run, trials: list[Run]) -> None:
+        """List the sweep's trials under its run, with their varied settings and their results as columns."""
+        state = {"selectedColumns": COLUMNS, "runsExpanded": {sweep.info.run_id: True}}
+        name = f'MLflowLocalStorage-1.1-ExperimentPage-["{self._experiment_id}"]-ReactComponentState'
+        self._remember(name, json.dumps(state))
+        self._open(f"/experiments/{self._experiment_id}/runs")
+        self._wait(lambda text: trials[-1].info.run_name in text)
+        self._keep("children")
+
+    def sweep(self, run: Run) -> None:
+        """Show the sweep's own run: what it is, its children, its tags and its description."""
+        self._open(f"/experiments/{self._experiment_id}/runs/{run.info.run_id}")
+        self._wait(lambda text: run.info.run_name in text and "Child runs" in text)
+        self._keep("sweep")
+
+    def compared(self, name: str, runs: list[Run]) -> None:
+        """Compare runs: parallel coordinates over the differing settings and METRICS, and the table of values."""
+        ids = quote(json.dumps([run.info.run_id for run in runs]))
+        self._open(f"/compare-runs?runs={ids}&experiments={quote(json.dumps([self._experiment_id]))}")
+        self._wait(lambda text: f"Comparing {len(runs)} Runs" in text and "Metrics:" in text)
+        chosen = self._browser.find_elements(By.CSS_SELECTOR, "input[role=combobox]")[1]
+        for metric in [*self._chosen(chosen), *METRICS]:  # each is toggled, so those chosen at first are cleared
+            self._switch(chosen, metric)
+        chosen.send_keys(Keys.ESCAPE)
+        self._until(lambda _: set(METRICS) <= self._axes())
+        self._keep(name)
+
+    def _chosen(self, box: object) -> list[str]:
+        return [part for part in (box.get_attribute("aria-description") or "").split(", ") if part]
+
+    def _axes(self) -> set[str]:
+        """Return the names of the axes that are drawn."""
+        titles = self._browser.find_elements(By.CSS_SELECTOR, ".parcoords .axis-title")
+        return {title.get_attribute("data-unformatted") for title in titles}
+
+    def _switch(self, box: object, name: str) -> None:
+        """Toggle an option of an open list by the keyboard: the list holds only what is in view."""
+        if box.get_attribute("aria-expanded") != "true":
+            box.send_keys(Keys.ENTER)
+        before = self._chosen(box)
+        for _ in range(200):
+            label = self._browser.execute_script(
+                "const o = document.getElementById(arguments[0]);"
+                "return o && (o.getAttribute('aria-label') || o.innerText)",
+                box.get_attribute("aria-activedescendant"),
+            )
+            if label == name:
+                box.send_keys(Keys.ENTER)
+                self._until(lambda _: self._chosen(box) != before)
+                return
+            box.send_keys(Keys.ARROW_DOWN)
+        raise RuntimeError(f"the page offers no {name}")
+
+    def _remember(self, name: str, value: str) -> None:
+        self._browser.execute_script("localStorage.setItem(arguments[0], arguments[1])", name, value)
+
+    def _open(self, path: str) -> None:
+        self._browser.get("about:blank")  # a change after the # alone would not reload the page
+        self._browser.get(f"{self._server}/#{path}")
+
+    def _wait(self, shown: Callable[[str], bool]) -> None:
+        try:
+            self._until(lambda browser: shown(browser.find_element(By.TAG_NAME, "body").text))
+        except TimeoutException as error:
+            self._keep("failed")
+            raise UserError(f"{self._browser.current_url} does not show the runs; see failed.png") from error
+
+    def _keep(self, name: str) -> None:
+        picture = Image.open(BytesIO(self._browser.get_screenshot_as_png())).convert("RGB")
+        path = self._folder / f"{name}.png"
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+@contextmanager
+def _browser(chromium: str, chromedriver: str) -> Iterator["webdriver.Chrome"]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    with tempfile.TemporaryDirectory(prefix="regbench-chromium-", ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+        try:
+            # --window-size would include the window's frame
+            browser.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False},
+            )
+            yield browser
+        finally:
+            browser.quit()
+
+
+def _two(trials: list[Run]) -> list[Run]:
+    """Return a trial of the baseline and the sparsest other one of the same seed that did not collapse."""
+    first, *others = trials
+    seed = first.data.params["seed"]
+    usable = [run for run in others if run.data.params["seed"] == seed and run.data.tags[schema.STATUS] == "ok"]
+    return [first, max(usable, key=lambda run: run.data.metrics["sparsity/exact"])]
+
+
+if __name__ == "__main__":
+    exit_code.run(main)

@@ -1,0 +1,126 @@
+"""What `sweep` and `notebook` share: their common options, and the way from these to results.
+
+options -> prepare (store, data) -> sweep -> train (plan, run). What takes seconds to import, torch and MLflow, is
+imported within the functions, stage by stage: a mistake that needs neither is refused at once, and so is a plan made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from regbench import console as printing
+from regbench import data
+from regbench.click_fields import ALL, AUTO, choice, images, option, switch, whole
+from regbench.commands import parsing
+from regbench.data.images import Images
+from regbench.engines.base import BACKENDS, LOCAL, NAMES, RAY
+from regbench.trial import NOTEBOOK, Sweep
+
+if TYPE_CHECKING:
+    from regbench.results import Result
+    from regbench.tracking.store import Store
+
+MAX_JOBS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The options of every command that trains."""
+
+    dataset: str = option("cifar10", choice(*data.NAMES), f"One of {', '.join(data.NAMES)}.")
+    data_dir: Path = option(".data", parsing.folder("data_dir"), "Where the data is or is downloaded to.")
+    train_size: int | None = option(
+        ALL, images(all=None), "Training images to take, validation included: a stratified subset, or all."
+    )
+    device: str = option(AUTO, parsing.device, "auto, cpu, cuda or cuda:N.")
+    engine: str = option(
+        AUTO,
+        choice(*NAMES),
+        "sequential: one trial after the other; stacked: many as one network; auto: the faster one.",
+    )
+    jobs: int | None = option(
+        AUTO,
+        whole(1, MAX_JOBS, auto=None),
+        "Trials side by side on a CPU; auto: one per core, in a sweep that is large enough.",
+    )
+    backend: str = option(
+        LOCAL, choice(*BACKENDS), "local: this machine; ray: a Ray cluster, that of RAY_ADDRESS if it is set."
+    )
+    experiment: str | None = option(
+        AUTO,
+        parsing.experiment,
+        "MLflow experiment; auto: of `mlflow run`, else MLFLOW_EXPERIMENT_NAME, else regbench.",
+    )
+    dry_run: bool = option(False, switch(), "Print the exact plan and a time estimate; train nothing.")
+    rerun: bool = option(False, switch(), "Train again what is finished; the new runs replace the old ones.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a sweep is made with; `device` is cpu or cuda:N of this machine."""
+
+    console: Console
+    store: Store
+    data: Images
+    device: str
+
+    def size(self, train_size: int | None) -> int:
+        """Return the number of training images to take; None: all."""
+        return len(self.data.train_labels) if train_size is None else train_size
+
+
+def prepare(options: TrainingOptions, regs: tuple[str, ...] = (), model: str = NOTEBOOK) -> Prepared:
+    """Open the store and load the data; raises UserError for what is wrong with them, or with a class of the user's.
+
+    The cheapest checks come first.
+    """
+    from regbench import preflight
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    device = preflight.find_device(options.device, options.backend)
+    from regbench.tracking.store import Store
+
+    store = Store(options.experiment)
+    if store.notice:
+        console.print(store.notice)
+    preflight.check_classes(regs, model, device)
+    return Prepared(console, store, data.load(options.dataset, options.data_dir), device)
+
+
+def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str) -> list[Result]:
+    """Plan a sweep, print the plan and train it unless it is a dry run; return its results, none for a dry run.
+
+    Raises UserError before anything is written.
+    """
+    from regbench import plan as planning
+    from regbench import preflight
+    from regbench.engines.select import select
+
+    console, store, images = prepared.console, prepared.store, prepared.data
+    preflight.check_sweep(sweep, images, prepared.device)
+    device = options.device if options.backend == RAY else prepared.device
+    engine = select(options.engine, options.jobs, sweep, images, device, options.backend)
+    preflight.deliver_pending(store, options.dry_run, console.print)
+    plan = planning.make(sweep, store, options.rerun)
+    if plan.todo or (store.launcher and not options.dry_run):
+        store.check_files()
+    printing.print_engine(console, engine, automatic=options.device == AUTO)
+    printing.print_plan(console, plan, images)
+    if plan.todo:
+        printing.print_estimate(console, plan, planning.estimate(plan, images, engine))
+    if options.dry_run:
+        store.name_launcher("dry_run")
+        return []
+    from regbench.run import run_plan
+    from regbench.training import checkpoint
+
+    checkpoint.seconds_between()  # a bad setting is refused before anything is written
+    checkpoint.clean()
+    results = run_plan(plan, images, store, engine, console, f"{name} {images.name}")
+    printing.print_results(console, results)
+    printing.print_store(console, store)
+    return results

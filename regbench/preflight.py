@@ -1,0 +1,95 @@
+"""What is checked before anything is trained. Every function raises UserError, with the way out, for what is wrong.
+
+torch and MLflow are imported where a check needs them, since they take seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regbench import regularizers
+from regbench.click_fields import AUTO
+from regbench.data.images import Images
+from regbench.data.split import check as check_split
+from regbench.engines.base import RAY
+from regbench.errors import UserError
+from regbench.trial import NOTEBOOK, Sweep
+
+if TYPE_CHECKING:
+    from regbench.tracking.store import Store
+
+
+def find_device(name: str, backend: str) -> str:
+    """Return cpu or cuda:N of this machine for auto, cpu, cuda or cuda:N; cpu where a Ray cluster trains."""
+    if backend == RAY:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("backend='ray' needs Ray, which is not installed; get it with: pip install 'regbench[ray]'")
+        return "cpu"
+    if name == "cpu" or (name == AUTO and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == AUTO:
+        return "cuda:0" if count else "cpu"
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        has = f"this machine has {count} CUDA GPU{'s' if count != 1 else ''} that torch {torch.__version__} can use"
+        raise UserError(f"device={name!r} is not there: {has}; take device=auto or device=cpu")
+    return f"cuda:{index}"
+
+
+def _may_have_gpu() -> bool:
+    """Return whether torch is to be asked for a GPU, which takes seconds: on Linux every driver has a device file."""
+    files = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")  # NVIDIA, its Jetsons, Windows' WSL, AMD
+    return sys.platform != "linux" or any(True for file in files for _ in Path("/dev").glob(file))
+
+
+def check_classes(regs: Sequence[str], model: str, device: str) -> None:
+    """Check the user's own regularizers and network, as far as that takes no data."""
+    for reg in filter(regularizers.is_plugin, regs):
+        from regbench.regularizers.contract import rules
+
+        rules.require(reg, device)
+    if model != NOTEBOOK:
+        from regbench import networks
+
+        networks.find(model)
+
+
+def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
+    """Check the sizes of a sweep's recipes, and that a network of the user's can be trained."""
+    for recipe in sweep.recipes:
+        check_split(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
+        count = recipe.train_size - recipe.val_size
+        if recipe.batch_size > count:
+            raise UserError(
+                f"batch_size={recipe.batch_size} is out of range: only {count} images are trained on; "
+                "give a smaller batch_size or a larger train_size"
+            )
+        if recipe.model != NOTEBOOK:
+            import torch
+
+            from regbench.training import dense, network_check
+
+            network_check.check(recipe, data, torch.device(device))
+            for reg in dict.fromkeys(trial.regularizer for trial in sweep.trials):
+                if regularizers.find(reg).has("dense_input"):
+                    dense.check(recipe, data, reg)
+
+
+def deliver_pending(store: Store, dry_run: bool, say: Callable[[str], None]) -> None:
+    """Bring the results that an earlier start has left on disk to the store, before it is asked what is finished."""
+    pending = store.outbox.pending()
+    if pending and dry_run:
+        say(f"{pending} result(s) of an earlier start wait on disk; a start without dry_run brings them first")
+    elif pending:
+        from regbench.tracking.delivery import flush
+
+        store.check_files()
+        with store.outbox.starting():
+            flush(store, say)

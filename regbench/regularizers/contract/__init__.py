@@ -1,0 +1,1 @@
+"""What a regularizer promises, as checks."""

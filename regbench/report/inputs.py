@@ -1,0 +1,47 @@
+"""The material of a report, gathered from the tracking store."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from regbench.report import load
+from regbench.report.analysis import Analysis, analyse
+from regbench.report.load import Runs
+from regbench.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class Material:
+    """The material of a report; `weights` is method -> layer -> array, of one trial each, at the chosen lam.
+
+    `missing` are the addresses of files that could not be read.
+    """
+
+    runs: Runs
+    analysis: Analysis
+    epochs: pd.DataFrame
+    layers: pd.DataFrame
+    weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Material:
+    """Return the material of the chosen trials (see `load.load`); raises UserError if there are none."""
+    runs = load.load(store, sweep, condition, recipe)
+    analysis = analyse(runs)
+    chosen = runs.trials[[analysis.chosen(t.method) == t.lam for t in runs.trials.itertuples()]]
+    shown = chosen[chosen["seed"].isin(analysis.seeds)]
+    first = shown.sort_values("seed", kind="stable").drop_duplicates("method")
+    missing: list[str] = []
+    found = load.files(store, first, "model.safetensors", load_file, missing)
+    weights = {trial.method: {name: w for name, w in tensors.items() if w.ndim >= 2} for trial, tensors in found}
+    return Material(
+        runs,
+        analysis,
+        load.epochs(store, runs.trials),
+        load.layers(store, shown, missing),
+        {method: weights[method] for method in analysis.methods if method in weights},
+        tuple(missing),
+    )

@@ -1,0 +1,134 @@
+"""From a plan to results: engine, measures, tracking."""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+
+from rich.console import Console
+
+from regbench import plan as planning
+from regbench.console import Progress
+from regbench.data.images import Images
+from regbench.engines.base import Engine
+from regbench.measures.final import Measured, measure
+from regbench.measures.multiplications import per_image
+from regbench.plan import Plan
+from regbench.results import Result, describe
+from regbench.tracking import abandoned, schema
+from regbench.tracking.delivery import flush
+from regbench.tracking.store import Store
+from regbench.tracking.sweep_run import SweepRun
+from regbench.tracking.writer import Writer
+from regbench.training.events import Epoch, Event, Failed, Started, Trained
+from regbench.trial import Trial
+
+
+def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str) -> list[Result]:
+    """Train what is to be trained, write it to the store, and return a result for every trial of the sweep.
+
+    A trial that raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after
+    what is finished has been written. A store that is away stops nothing: see tracking.writer. Raises TrackingError if
+    it is away for too long after training, or fails for a reason that does not pass; what is on disk waits.
+    """
+    with _interruptible(), ExitStack() as opened:
+        # one start at a time: what another has begun or finished meanwhile is seen here
+        with store.outbox.starting():
+            plan = _newest(plan, store, console)
+            results = {
+                trial.key: Result(trial, plan.kept[trial.key].status, plan.kept[trial.key].metrics)
+                for trial in plan.sweep.trials
+                if trial.key in plan.kept
+            }
+            in_sweep = all(plan.sweep.id in old.sweeps for old in plan.kept.values())
+            if not plan.todo and not store.launcher and in_sweep:
+                # another run of the same name would hold nothing
+                return [results[trial.key] for trial in plan.sweep.trials]
+            context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
+            parent = opened.enter_context(SweepRun(store, context, name, console.print))
+        progress = opened.enter_context(Progress(plan.todo, console))
+        events = opened.enter_context(closing(engine.train(plan.todo, data, resume=not plan.rerun)))
+        parent.adopt(list(plan.kept.values()))
+        for result in _follow(events, parent.writer, progress, plan):
+            results[result.trial.key] = result
+        ordered = [results[trial.key] for trial in plan.sweep.trials]
+        works = (per_image(recipe.model, len(data.classes)) for recipe in plan.sweep.recipes)
+        unknown = next((work.unknown for work in works if work.unknown), "")
+        parent.end(describe(plan.sweep, ordered, unknown), all(result.status != "failed" for result in ordered))
+    return ordered
+
+
+def _newest(plan: Plan, store: Store, console: Console) -> Plan:
+    """Return the plan as it is now that no other process starts, and mark what dead processes have left."""
+    # of a start that was bringing it when the plan was made, and was ended
+    flush(store, console.print)
+    store.refresh()
+    planned = len(plan.todo)
+    plan = planning.refresh(plan, store)
+    if len(plan.todo) < planned:
+        console.print(f"{planned - len(plan.todo)} trial(s) finished by another process meanwhile")
+    killed = abandoned.close(store, (trial.key for trial in plan.todo))
+    interrupted = [run for run in killed if schema.KEY in run.data.tags]
+    if interrupted:
+        console.print(f"{len(interrupted)} trial(s) cut off earlier marked KILLED")
+    return plan
+
+
+def _follow(events: Iterator[Event], writer: Writer, progress: Progress, plan: Plan) -> Iterator[Result]:
+    """Write and show what the engine reports; give a result for each trial that ends."""
+    replaced = plan.replaced
+    last_epoch: dict[Trial, Mapping[str, float]] = {}
+    for event in events:
+        trial = event.trial
+        match event:
+            case Started():
+                writer.start(trial)
+                progress.start(trial)
+            case Epoch(epoch=epoch, metrics=values):
+                last_epoch[trial] = values
+                writer.epoch(trial, epoch, values)
+                progress.epoch(trial, epoch, values)
+            case Trained():
+                found = measure(event)
+                old = replaced.get(trial.key)
+                writer.finish(
+                    trial,
+                    found.metrics,
+                    event.weights,
+                    found.layers,
+                    schema.outcome_tags(found.status, found.reason, event.node),
+                    replaces=old.run_id if old else "",
+                )
+                progress.end(trial, _summarize(found, event.node))
+                yield Result(trial, found.status, last_epoch.pop(trial, {}) | found.metrics, found.reason)
+            case Failed(reason=reason):
+                writer.fail(trial, reason)
+                progress.end(trial, f"failed: {reason}")
+                yield Result(trial, "failed", {}, reason)
+
+
+def _summarize(found: Measured, node: str) -> str:
+    text = f"test accuracy {found.metrics['test/accuracy']:.4f}, {found.metrics['time/trial']:.1f} s"
+    text += f" on {node}" if node else ""
+    return text if found.status == "ok" else f"{text}; {found.status}: {found.reason}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have SIGTERM end the program as Ctrl-C does, so that what is open is closed.
+
+    A second signal is ignored: `mlflow run` sends one after Ctrl-C, while things are being closed. A third ends it.
+    """
+    received = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal received
+        received += 1
+        if received != 2:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,59 @@
+"""How a finished trial is recognised among the runs of an experiment: by the key of its settings and code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regbench.tracking import schema
+from regbench.tracking.store import Store
+from regbench.trial import Recipe, Trial
+
+if TYPE_CHECKING:  # MLflow takes two seconds to import
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under."""
+
+    run_id: str
+    status: str
+    metrics: dict[str, float]
+    parent: str
+    sweeps: frozenset[str]
+
+
+def of_recipes(store: Store, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
+    """Return trial key -> run of all trials of `recipes` that ended and were not trained again on request."""
+    return _search(store, schema.RECIPE, (recipe.id for recipe in recipes))
+
+
+def of_trials(store: Store, trials: Iterable[Trial]) -> dict[str, FinishedTrial]:
+    """Return the same as `of_recipes` of these trials only, by a search for each."""
+    return _search(store, schema.KEY, (trial.key for trial in trials))
+
+
+def newest(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return trial key -> the one of these runs that counts: the newest that finished and was not replaced on request.
+
+    Two concurrent sweeps may finish the same trial.
+    """
+    finished = (run for run in runs if run.info.status == "FINISHED")
+    ours = [run for run in finished if schema.KEY in run.data.tags and schema.SUPERSEDED not in run.data.tags]
+    # the id decides between two that ended in the same millisecond, so that the choice is the same everywhere
+    ours.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
+    return {run.data.tags[schema.KEY]: run for run in ours}
+
+
+def _search(store: Store, tag: str, values: Iterable[str]) -> dict[str, FinishedTrial]:
+    conditions = [f"attributes.status = 'FINISHED' and {schema.where(tag, value)}" for value in values]
+    found = newest(run for condition in conditions for run in store.search(condition))
+    return {key: _read(run) for key, run in found.items()}
+
+
+def _read(run: Run) -> FinishedTrial:
+    tags = run.data.tags
+    status, parent = tags.get(schema.STATUS, ""), tags.get(schema.PARENT, "")
+    return FinishedTrial(run.info.run_id, status, dict(run.data.metrics), parent, schema.sweeps(tags))

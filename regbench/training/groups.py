@@ -1,0 +1,88 @@
+"""Neighbouring trials of one regularizer, whose hooks are called once for all of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from regbench import regularizers
+from regbench.errors import one_line
+from regbench.regularizers import Regularizer
+from regbench.trial import Trial
+
+
+class HookRaised(Exception):
+    """A regularizer's hook raised: which, and what, in its words."""
+
+
+@dataclass
+class Group:
+    """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
+
+    lam is [k]; `generators`, one per trial, are what its random numbers are drawn from in an epoch; `masks` are
+    True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune.
+    """
+
+    rows: slice
+    regularizer: Regularizer
+    lam: Tensor
+    scope: str
+    seeds: tuple[int, ...]
+    reason: str = ""
+    generators: list[torch.Generator] = field(default_factory=list)
+    masks: list[Tensor | None] = field(default_factory=list)
+
+    @cached_property
+    def idle(self) -> bool:
+        """A lam of 0 is no regularization, whatever the method would do at 0."""
+        return not self.lam.any().item()
+
+    def covers(self, weight: Tensor) -> bool:
+        """Return whether the group's regularizer acts on this weight [K, ...]."""
+        return not self.idle and (self.scope == "all" or weight.ndim > 2)
+
+    def acts(self, hook: str) -> bool:
+        """Return whether the group's regularizer has this hook and is to be called."""
+        return not self.idle and not self.reason and self.regularizer.has(hook)
+
+    def column(self, like: Tensor) -> Tensor:
+        """Return lam as [k, 1, ...], with the dimensions of `like`."""
+        return self.lam.view(-1, *(1,) * (like.ndim - 1))
+
+    def call(self, hook: Callable, *args: object):
+        """Call a hook; None if it raises, which fails the group's trials and leaves the others alone.
+
+        A trial by itself that has diverged is not failed by what raises for numbers that are not finite: its loss shows it.
+        """
+        if self.reason:
+            return None
+        try:
+            return hook(*args)
+        except torch.OutOfMemoryError:  # of the stack, not of this regularizer
+            raise
+        except (Exception, SystemExit) as error:  # a user's own code: anything can come out of it
+            if len(self.lam) == 1 and not all(_is_finite(given) for given in args):
+                return None
+            self.reason = f"{getattr(hook, '__name__', 'a hook')} raised {type(error).__name__}: {one_line(error)}"
+            return None
+
+
+def of(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
+    """Give the groups of `trials`, in order, with lams of the type and on the device of `like`."""
+    first = 0
+    for (name, scope), members in groupby(trials, key=lambda trial: (trial.regularizer, trial.scope)):
+        cls, alike = regularizers.find(name), list(members)
+        size = 1 if cls.one_by_one else len(alike)
+        for start in range(0, len(alike), size):
+            some = alike[start : start + size]
+            lam = torch.tensor([trial.lam for trial in some], dtype=like.dtype, device=like.device)
+            seeds = tuple(trial.seed for trial in some)
+            yield Group(slice(first, first + len(some)), cls(), lam, scope, seeds)
+            first += len(some)
+
+
+def _is_finite(given: object) -> bool:
+    return not isinstance(given, Tensor) or bool(given.isfinite().all())

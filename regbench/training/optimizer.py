@@ -1,0 +1,204 @@
+"""What a training step does to the weights: the regularizer's gradient, SGD with momentum, the after-step.
+
+Weights, gradients and momentum have a leading axis of K trials; an engine that trains one alone has K = 1.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regbench.training import groups, masks, randomness
+from regbench.training.groups import Group
+from regbench.trial import Trial
+
+# weights that a CPU takes at once: they, their gradient and their momentum stay in its cache between the operations
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Product:
+    """A gradient [K, O, I] that is never formed by itself: left [K, B, O], transposed, times right [K, B, I]."""
+
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """A group's part in a piece: its rows there, lam as [k, 1, ...], and the mask of its weights, if it prunes."""
+
+    group: Group
+    rows: slice
+    lam: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one weight tensor that is updated in one go."""
+
+    index: tuple[slice, ...]
+    terms: tuple[Term, ...]
+
+
+class Optimizer:
+    """The momentum of K trials' weights and the regularizers that act on them, and on what their networks compute.
+
+    `weights` are [K, ...] each and changed in place; `trials` are K of one recipe. A trial's `scope` "weights" means
+    tensors with ndim >= 2, "all" every one.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
+        recipe = trials[0].recipe
+        # a scalar parameter [K] is to hooks as a bias of one number, [K, 1]
+        self.weights = [_with_axis(w) for w in weights]
+        self.momenta = [torch.zeros_like(w) for w in self.weights]
+        self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
+        self.tau = recipe.lr / (1 - recipe.momentum)
+        self.groups = list(groups.of(trials, weights[0]))
+        for group in self.groups:
+            group.masks = masks.all_true(group, self.weights)
+        self.pieces = [list(self._pieces(index)) for index in range(len(self.weights))]
+
+    @property
+    def failed(self) -> list[Group]:
+        """The groups whose regularizer raised."""
+        return [group for group in self.groups if group.reason]
+
+    @property
+    def changes_dense_inputs(self) -> bool:
+        """Return whether a regularizer changes the inputs of dense layers."""
+        return any(group.acts("dense_input") for group in self.groups)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What a step changes beside the weights, by name."""
+        state = {f"momentum.{index}": m for index, m in enumerate(self.momenta)}
+        for number, group in enumerate(self.groups):
+            state |= {f"mask.{number}.{index}": mask for index, mask in enumerate(group.masks) if mask is not None}
+        return state
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Seed the random numbers of an epoch: those of a trial depend on its seed and the epoch alone."""
+        for group in self.groups:
+            if group.acts("dense_input"):
+                group.generators = randomness.generators(
+                    group.seeds, randomness.DENSE_INPUT, epoch, self.weights[0].device
+                )
+
+    def dense_input(self, h: Tensor) -> Tensor:
+        """Return what the dense layers of K networks get in training instead of their input h [K, N, ...]."""
+        parts = []
+        for group in self.groups:
+            part = h[group.rows]
+            if group.acts("dense_input"):
+                uniform = randomness.uniform(part.shape, group.generators)
+                found = group.call(group.regularizer.dense_input, part, group.column(part), uniform)
+                part = part if found is None else found.to(h)
+            parts.append(part)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def added_loss(self, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Return what [K] is added to the cross-entropies of logits [K, N, C] and labels [K, N]; None for nothing."""
+        if not any(group.acts("add_loss") for group in self.groups):
+            return None
+        parts = []
+        for group in self.groups:
+            part = logits[group.rows]
+            # made on the device: a copy from the host would be waited for, and cannot be recorded
+            total = part.new_zeros(len(part))
+            if group.acts("add_loss"):
+                value = group.call(group.regularizer.add_loss, part, labels[group.rows], group.column(part))
+                total = total if value is None else total + _like(value, part)
+            parts.append(total)
+        return torch.cat(parts)
+
+    def step(self, gradients: Sequence[Tensor | Product]) -> Tensor:
+        """Move the weights along their gradients (which are overwritten); return the penalties [K] before the step."""
+        penalties = torch.zeros(len(self.weights[0]), dtype=self.weights[0].dtype, device=self.weights[0].device)
+        with torch.no_grad():
+            for weight, momentum, gradient, pieces in zip(
+                self.weights, self.momenta, self._to_be_changed(gradients), self.pieces, strict=True
+            ):
+                if isinstance(gradient, Product):
+                    momentum.baddbmm_(gradient.left.mT, gradient.right, beta=self.momentum)
+                for piece in pieces:
+                    w, m = weight[piece.index], momentum[piece.index]
+                    # a regularizer only ever adds to the gradient, so that it may as well add to the momentum
+                    g = m if isinstance(gradient, Product) else gradient[piece.index]
+                    for term in piece.terms:
+                        self._regularize(term, w, g, penalties[piece.index[0]])
+                    if g is not m:
+                        m.mul_(self.momentum).add_(g)
+                    for term in piece.terms:
+                        if term.mask is not None:  # the weight is 0 already, and stays so without momentum
+                            m[term.rows].mul_(term.mask)
+                    w.add_(m, alpha=-self.lr)
+                    for term in piece.terms:
+                        term.group.call(term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
+                        if term.mask is not None and term.group.acts("after_step"):
+                            w[term.rows].mul_(term.mask)
+        return penalties
+
+    def end_epoch(self, epoch: int) -> None:
+        """Zero the weights that a regularizer prunes after this epoch, and their momentum."""
+        with torch.no_grad():
+            for group in self.groups:
+                if group.acts("target_sparsity"):
+                    masks.prune(group, self.weights, self.momenta, epoch, self.epochs)
+
+    def _to_be_changed(self, gradients: Sequence[Tensor | Product]) -> Iterator[Tensor | Product]:
+        """Give the gradients, those that hooks add to as tensors of their own, [K, ...] in plain order.
+
+        Autograd may give one tensor for two weights that are added up, or one that is expanded or in channels-last order.
+        """
+        owners = Counter(gradient.data_ptr() for gradient in gradients if isinstance(gradient, Tensor))
+        for gradient, pieces in zip(gradients, self.pieces, strict=True):
+            if isinstance(gradient, Product):
+                yield gradient
+                continue
+            changed = any(piece.terms for piece in pieces)
+            own = gradient.is_contiguous() and owners[gradient.data_ptr()] == 1
+            yield _with_axis(gradient.clone(memory_format=torch.contiguous_format) if changed and not own else gradient)
+
+    def _regularize(self, term: Term, w: Tensor, g: Tensor, penalties: Tensor) -> None:
+        group, rows = term.group, term.rows
+        value = group.call(group.regularizer.value, w[rows], term.lam)
+        if value is not None:
+            penalties[rows] += _like(value, penalties)
+        group.call(group.regularizer.add_grad, w[rows], g[rows], term.lam)
+
+    def _pieces(self, index: int) -> Iterator[Piece]:
+        """Split a weight so that no regularizer notices: a CPU takes rows of it one after the other, a GPU all at once.
+
+        A regularizer that is not elementwise gets the whole tensor.
+        """
+        weight = self.weights[index]
+        if not weight.numel():
+            return
+        if weight.device.type != "cpu":
+            covering = [group for group in self.groups if group.covers(weight)]
+            terms = [Term(group, group.rows, group.column(weight), group.masks[index]) for group in covering]
+            yield Piece((slice(None),), tuple(terms))
+            return
+        for group in self.groups:
+            covered, mask = group.covers(weight), group.masks[index]
+            count = group.rows.stop - group.rows.start
+            whole = weight.ndim < 2 or (covered and not group.regularizer.elementwise)
+            step = weight[0].numel() if whole else max(1, CHUNK // max(1, count * weight[0, :1].numel()))
+            for first in range(0, 1 if whole else weight.shape[1], step):
+                part = () if whole else (slice(first, first + step),)
+                here = None if mask is None else mask[(slice(None), *part)]
+                terms = (Term(group, slice(None), group.column(weight), here),) if covered else ()
+                yield Piece((group.rows, *part), terms)
+
+
+def _with_axis(x: Tensor) -> Tensor:
+    return x if x.ndim > 1 else x[:, None]
+
+
+def _like(value: Tensor | float, other: Tensor) -> Tensor | float:
+    return value.to(other) if isinstance(value, Tensor) else value

@@ -1,0 +1,171 @@
+"""K trials of one recipe, of any regularizers, lams and seeds, in training as one network: a step, an epoch, a result."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from regbench import regularizers
+from regbench.data.images import Images
+from regbench.data.split import split
+from regbench.training import cuda_graph, precision, stacked_networks
+from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
+from regbench.training.device_data import DeviceData
+from regbench.training.events import Trained
+from regbench.training.optimizer import Optimizer
+from regbench.training.randomness import batches
+from regbench.trial import Recipe, Trial
+
+# steps before one is recorded: the first ones set up what must not be set up while recording
+WARM_UP = 3
+
+
+class Training:
+    """K trials in training: networks, update, and the images that each is trained on and held out, [K, n] positions.
+
+    With `record`, a GPU's steps are recorded and replayed.
+    """
+
+    def __init__(self, trials: Sequence[Trial], data: DeviceData, record: bool = False) -> None:
+        recipe = trials[0].recipe
+        self.trials, self.recipe, self.data = trials, recipe, data
+        self.stack = stacked_networks.build(trials, data.num_classes, data.device)
+        self.stack.convolve = CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
+        self.optimizer = Optimizer([p.detach() for p in self.stack.parameters.values()], trials)
+        if self.optimizer.changes_dense_inputs:
+            self.stack.attach(self.optimizer.dense_input)
+        parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
+        self.train_part, self.val_part = (data.index(np.stack(part)) for part in zip(*parts, strict=True))
+        # of losses, penalties and correct answers, kept on the device: waiting for it at each step would idle a GPU
+        self.sums = torch.zeros(3, len(trials), dtype=torch.float64, device=data.device)
+        self.record, self.recording, self.steps = record, None, 0
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a step changes, by name."""
+        return {f"weights.{name}": w for name, w in self.stack.state.items()} | self.optimizer.state
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
+
+        Nothing is read back from the device.
+        """
+        logits = self.stack.logits(images, training=True)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        added = self.optimizer.added_loss(logits, labels)
+        penalties = self.optimizer.step(self.stack.gradients((losses if added is None else losses + added).sum()))
+        return losses.detach(), logits.detach(), penalties if added is None else penalties + added.detach()
+
+    def epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train for an epoch; return each trial's metrics. The device is waited for once, at the end."""
+        start, count = time.perf_counter(), self.train_part.shape[1]
+        size = self.recipe.batch_size
+        orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
+        order = self.train_part.gather(1, self.data.index(np.stack(orders)))
+        self.sums.zero_()
+        self.optimizer.begin_epoch(epoch)
+        for chosen in order.split(size, dim=1):
+            self.advance(chosen)
+        self.optimizer.end_epoch(epoch)
+        means = (self.sums / count).T.tolist()
+        seconds = (time.perf_counter() - start) / len(self.trials)
+        return [
+            {
+                "train/loss": loss,
+                "train/accuracy": accuracy,
+                "train/objective": loss + penalty,
+                "time/epoch": seconds,
+            }
+            for loss, penalty, accuracy in means
+        ]
+
+    def advance(self, chosen: torch.Tensor) -> None:
+        """Train on the images at `chosen` [K, N] and add to `sums`, by a recorded step where there is one."""
+        if (
+            self.record
+            and self.recording is None
+            and self.steps >= WARM_UP
+            and chosen.shape[1] == self.recipe.batch_size
+        ):
+            self.recording = cuda_graph.Recording(self.batch, chosen)
+        work = self.recording if self.recording is not None and self.recording.fits(chosen) else self.batch
+        work(chosen)
+        self.steps += 1
+
+    def batch(self, chosen: torch.Tensor) -> None:
+        """Train on the images at `chosen` [K, N] and add to `sums`."""
+        labels = self.data.train_labels[chosen]
+        losses, logits, penalties = self.step(self.data.train_images[chosen], labels)
+        correct = (logits.argmax(2) == labels).sum(1)
+        self.sums += torch.stack([losses.double() * chosen.shape[1], penalties.double() * chosen.shape[1], correct])
+
+    def predict(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return logits [K, N, C] of the images at `positions` [K, N] in evaluation mode, a batch at a time."""
+        with torch.no_grad():
+            parts = positions.split(self.recipe.batch_size, dim=1)
+            return torch.cat([self.stack.logits(images[part], training=False) for part in parts], dim=1)
+
+    def result(
+        self, row: int, logits: Sequence[torch.Tensor], pruned: dict[float, float], seconds: float, diverged: str = ""
+    ) -> Trained:
+        """Return a trial's result; `logits` [n, C] of its training and of the test images; see Trained for `pruned`."""
+        return Trained(
+            self.trials[row],
+            weights=self.stack.weights(row),
+            parameters=tuple(self.stack.parameters),
+            train_logits=logits[0],
+            train_labels=self.data.train_labels[self.train_part[row]],
+            test_logits=logits[1],
+            test_labels=self.data.test_labels,
+            seconds=seconds / len(self.trials),
+            diverged=diverged,
+            pruned=pruned,
+        )
+
+
+def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device, budget: float = 0.5) -> float:
+    """Return the seconds that a training step takes per trial of a stack, measured within about `budget` s."""
+    size, recipe = trials[0].recipe.batch_size, trials[0].recipe
+    with precision.settings(recipe.precision, device):
+        on_device = DeviceData(data, device)
+        training = Training(trials, on_device, recordable(trials, on_device))
+        training.optimizer.begin_epoch(1)
+        chosen = training.train_part[:, :size]
+        times: list[float] = []
+        begin = time.perf_counter()
+        while len(times) < WARM_UP + 3 or time.perf_counter() - begin < budget:
+            start = time.perf_counter()
+            training.advance(chosen)
+            training.sums.sum().item()  # waits for the device
+            times.append(time.perf_counter() - start)
+    return float(np.median(times[WARM_UP + 1 :])) / len(trials)
+
+
+def recordable(trials: Sequence[Trial], data: DeviceData) -> bool:
+    """Return whether the steps of stacks of such trials, of one recipe, are to be recorded.
+
+    They are on a GPU where that is seen to give the same weights, but not with a plug-in, which may do on the host what a
+    recording would not do again, nor with random numbers, which it would repeat.
+    """
+    if data.device.type != "cuda":
+        return False
+    names = {trial.regularizer for trial in trials}
+    if any(regularizers.is_plugin(name) or regularizers.find(name).has("dense_input") for name in names):
+        return False
+    return faithful(trials[0].recipe, data)
+
+
+def faithful(recipe: Recipe, data: DeviceData) -> bool:
+    """Return whether four steps of two trials of this recipe, two of them replayed, are what they are without."""
+    recipe = replace(recipe, train_size=len(data.labels), val_size=0)
+    size = min(recipe.batch_size, len(data.labels) // 4)
+
+    def make():
+        training = Training([Trial(recipe, name, lam, 0) for name, lam in (("none", 0.0), ("l1", 1e-5))], data)
+        return training.batch, [*training.optimizer.weights, *training.optimizer.momenta, training.sums]
+
+    positions = torch.arange(4 * size, device=data.device).expand(2, -1)
+    return cuda_graph.faithful(make, list(positions.split(size, dim=1)))

@@ -1,0 +1,139 @@
+"""K networks as one: every tensor has a leading axis of K trials, and no trial sees another."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regbench import networks
+from regbench.training import dense, precision
+from regbench.training.convolutions import grouped
+from regbench.training.device_data import pixels
+from regbench.training.optimizer import Product
+from regbench.training.randomness import initial_model
+from regbench.trial import NOTEBOOK, Trial
+
+
+class Stack:
+    """Any torch.nn.Module, K times, by torch.func.vmap. It must not draw random numbers: their order would depend on K.
+
+    `parameters` (trained) and `state` (all, buffers included) are name -> [K, ...]; what has several names has its first.
+    """
+
+    def __init__(self, trials: Sequence[Trial], num_classes: int, device: torch.device) -> None:
+        recipe = trials[0].recipe
+        self.precision, self.device = recipe.precision, device
+        self.dtype = precision.dtype(recipe.precision)
+        self.convolve = grouped
+        alone = [initial_model(recipe.model, num_classes, trial.seed) for trial in trials]
+        for model in alone:
+            networks.move(model, device, self.dtype)
+            networks.set_mode(model, True)  # some freeze a part there
+        parameters, buffers = torch.func.stack_module_state(alone)
+        self.model = alone[0]
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        self.parameters = {name: p.detach().requires_grad_() for name, p in parameters.items() if name in trained}
+        self.state = {name: self.parameters.get(name, p.detach()) for name, p in parameters.items()} | buffers
+
+    def logits(self, images: Tensor, training: bool) -> Tensor:
+        """Return logits [K, N, C] of images uint8 [K, N, 3, 32, 32]."""
+        networks.set_mode(self.model, training)
+        with precision.autocast(self.precision, self.device):
+            return self._forward(pixels(images, self.dtype)).to(self.dtype)
+
+    def weights(self, row: int) -> dict[str, Tensor]:
+        """Return copies of the tensors that the network of a row saves, under the names that it gives them."""
+        with torch.no_grad():
+            # in a network, since only that knows its names: shared tensors have several, and some are not saved
+            for name, w in (*self.model.named_parameters(), *self.model.named_buffers()):
+                w.copy_(self.state[name][row])
+        return {name: w.clone() for name, w in networks.saved(self.model).items()}
+
+    def attach(self, act: Callable[[Tensor], Tensor]) -> None:
+        """Have every dense layer take `act` of its inputs [K, N, ...] in training."""
+        dense.attach(self.model, dense.across(act))
+
+    def gradients(self, loss: Tensor) -> list[Tensor | Product]:
+        """Return the gradient of a scalar by each of `parameters`."""
+        return list(torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        def one(state: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            left = dict(state)
+            logits = torch.func.functional_call(self.model, left, (images,))
+            # into it goes what the network has put in the place of a buffer, instead of changing it
+            return logits, {name: w for name, w in left.items() if w is not state[name]}
+
+        logits, replaced = torch.func.vmap(one, randomness="error")(self.state, x)
+        with torch.no_grad():
+            for name, w in replaced.items():
+                self.state[name].copy_(w)
+        return logits
+
+
+class NotebookStack(Stack):
+    """The notebook's CNN, K times: batched products for the dense layers, whose gradients are left as products."""
+
+    DENSE = ("l1", "l2", "l3")
+    act: Callable[[Tensor], Tensor] | None = None
+
+    def attach(self, act: Callable[[Tensor], Tensor]) -> None:
+        self.act = act
+
+    def _forward(self, x: Tensor) -> Tensor:
+        p = self.state
+        self.products: dict[str, Product] = {}
+        x = self.convolve(x, p["conv1.weight"], p["conv1.bias"])
+        x = self.convolve(x, p["conv2.weight"], p["conv2.bias"]).flatten(2)
+        for layer in self.DENSE:
+            x = self._dense(layer, self.act(x) if self.act and self.model.training else x)
+            if layer != self.DENSE[-1]:
+                x = F.relu(x)
+        return x
+
+    def _dense(self, layer: str, x: Tensor) -> Tensor:
+        weight, bias = self.state[f"{layer}.weight"], self.state[f"{layer}.bias"]
+        if self._fuses():
+            return _Dense.apply(x, weight, bias, self.products, f"{layer}.weight")
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    def _fuses(self) -> bool:
+        # factors of 16 bits cannot be added into a momentum of 32
+        return precision.factors(self.precision) == self.dtype
+
+    def gradients(self, loss: Tensor) -> list[Tensor | Product]:
+        if not self._fuses():
+            return super().gradients(loss)
+        products = {f"{layer}.weight" for layer in self.DENSE}
+        others = {name: p for name, p in self.parameters.items() if name not in products}
+        try:
+            found = dict(zip(others, torch.autograd.grad(loss, list(others.values())), strict=True)) | self.products
+        finally:  # the products of a step that fails are as large as those of another
+            self.products = {}
+        return [found[name] for name in self.parameters]
+
+
+class _Dense(torch.autograd.Function):
+    """x [K, N, I], weight [K, O, I], bias [K, O] -> [K, N, O]; `products` gets the weight's gradient, as its factors.
+
+    They are put there without their graph: it holds `products`, and Python would not see that one keeps the other alive.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, products: dict[str, Product], name: str) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.products, ctx.name = products, name
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        ctx.products[ctx.name] = Product(grad.detach(), x.detach())
+        return grad @ weight, None, grad.sum(1), None, None
+
+
+def build(trials: Sequence[Trial], num_classes: int, device: torch.device) -> Stack:
+    """Return the networks of `trials`, which are of one recipe, with the initial weights of their seeds."""
+    cls = NotebookStack if trials[0].recipe.model == NOTEBOOK else Stack
+    return cls(trials, num_classes, device)

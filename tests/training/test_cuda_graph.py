@@ -1,0 +1,76 @@
+"""Recorded steps, by a recording that runs the work again where a GPU would replay it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from regbench.training import cuda_graph, stack
+from regbench.training.device_data import DeviceData
+from regbench.trial import Recipe, Trial
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+class Faked(cuda_graph.Recording):
+    """As a graph does, it knows only the tensors that it was made with, and recording does nothing."""
+
+    replayed = 0
+
+    def __init__(self, work, given) -> None:
+        self._given, self._work = given.clone(), work
+
+    def __call__(self, given) -> None:
+        type(self).replayed += 1
+        self._given.copy_(given)
+        self._work(self._given)
+
+
+class Forgets(Faked):
+    """What is wrong with a recording that was made of other memory."""
+
+    def __call__(self, given) -> None:
+        self._work(self._given)
+
+
+class Refused(Faked):
+    def __init__(self, work, given) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture
+def recipe(images) -> Recipe:
+    return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=3, batch_size=30, lr=0.05)
+
+
+def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch):
+    """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed."""
+    monkeypatch.setattr(cuda_graph, "Recording", Faked)
+    monkeypatch.setattr(Faked, "replayed", 0)
+    device_data = DeviceData(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, 0), Trial(recipe, "weight_decay", 1e-2, 1)]
+    plain, recorded = (stack.Training(trials, device_data, record) for record in (False, True))
+    for epoch in (1, 2, 3):
+        expected, found = plain.epoch(epoch), recorded.epoch(epoch)
+        for one, other in zip(expected, found, strict=True):
+            assert one | {"time/epoch": 0} == other | {"time/epoch": 0}
+    assert Faked.replayed == 4
+    for name, w in plain.stack.parameters.items():
+        assert torch.equal(w, recorded.stack.parameters[name]), name
+
+
+@pytest.mark.parametrize(("faked", "faithful"), [(Faked, True), (Forgets, False), (Refused, False)])
+def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkeypatch, faked, faithful):
+    monkeypatch.setattr(cuda_graph, "Recording", faked)
+    assert stack.faithful(recipe, DeviceData(images, CPU)) is faithful
+
+
+def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
+    monkeypatch.setattr(stack, "faithful", lambda *_: True)
+    device_data = DeviceData(images, CPU)
+    trials = [Trial(recipe, "l1", 1e-3, 0)]
+    assert not stack.recordable(trials, device_data)
+    device_data.device = torch.device("cuda")
+    assert stack.recordable(trials, device_data)
+    assert not stack.recordable([*trials, dataclasses.replace(trials[0], regularizer="tests.plugins:Log")], device_data)
