@@ -3,13 +3,10 @@
 torch and MLflow are imported where a check needs them, since they take seconds.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from regbench import regularizers
 from regbench.click_fields import AUTO
@@ -17,10 +14,8 @@ from regbench.data.images import Images
 from regbench.data.split import check as check_split
 from regbench.engines.base import RAY
 from regbench.errors import UserError
+from regbench.tracking.store import Store
 from regbench.trial import NOTEBOOK, Sweep
-
-if TYPE_CHECKING:
-    from regbench.tracking.store import Store
 
 
 def find_device(name: str, backend: str) -> str:

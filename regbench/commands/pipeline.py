@@ -1,28 +1,24 @@
 """What `sweep` and `notebook` share: their common options, and the way from these to results.
 
-options -> prepare (store, data) -> sweep -> train (plan, run). What takes seconds to import, torch and MLflow, is
-imported within the functions, stage by stage: a mistake that needs neither is refused at once, and so is a plan made.
+options -> prepare (store, data) -> sweep -> train (plan, run)
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from regbench import console as printing
-from regbench import data
+from regbench import data, preflight
+from regbench import plan as planning
 from regbench.click_fields import ALL, AUTO, choice, images, option, switch, whole
 from regbench.commands import parsing
 from regbench.data.images import Images
 from regbench.engines.base import BACKENDS, LOCAL, NAMES, RAY
+from regbench.engines.select import select
+from regbench.results import Result
+from regbench.tracking.store import Store
 from regbench.trial import NOTEBOOK, Sweep
-
-if TYPE_CHECKING:
-    from regbench.results import Result
-    from regbench.tracking.store import Store
 
 MAX_JOBS = 1_000
 
@@ -78,12 +74,8 @@ def prepare(options: TrainingOptions, regs: tuple[str, ...] = (), model: str = N
 
     The cheapest checks come first.
     """
-    from regbench import preflight
-
     console = Console(highlight=False, markup=False, soft_wrap=True)
     device = preflight.find_device(options.device, options.backend)
-    from regbench.tracking.store import Store
-
     store = Store(options.experiment)
     if store.notice:
         console.print(store.notice)
@@ -96,10 +88,6 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
 
     Raises UserError before anything is written.
     """
-    from regbench import plan as planning
-    from regbench import preflight
-    from regbench.engines.select import select
-
     console, store, images = prepared.console, prepared.store, prepared.data
     preflight.check_sweep(sweep, images, prepared.device)
     device = options.device if options.backend == RAY else prepared.device
@@ -115,6 +103,7 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
     if options.dry_run:
         store.name_launcher("dry_run")
         return []
+    # late: torch and MLflow take seconds to import, and neither a plan nor a mistake needs them
     from regbench.run import run_plan
     from regbench.training import checkpoint
 

@@ -157,7 +157,7 @@ def files(
 
 def _read_epochs(path: Path) -> pd.DataFrame:
     """Return a run's epochs.csv, numbers as exact as they were written; raises ValueError or KeyError for another file."""
-    table = pd.read_csv(path, dtype=float, float_precision="round_trip").astype({"epoch": int})
+    table = pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})
     return table.drop_duplicates("epoch").reindex(columns=["epoch", *CURVES])
 
 
