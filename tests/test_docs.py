@@ -61,12 +61,11 @@ def test_the_pages_gradient_is_that_of_its_value(folder):
 
 def test_the_pages_commands_work(folder, database, environment):
     """With the real path of the folder, one seed, fewer images, a small network; mlflow's launcher only plans."""
-    check, sweep, launched = blocks("sh")
+    _, sweep, launched = blocks("sh")
     sweep = sweep.strip() + f" --seeds=0 --train_size=200 --model={TINY}"
     launched = launched.strip().replace("/path/to/folder", shlex.quote(str(folder))) + " -P dry_run=true"
     elsewhere = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     for command, where, variables in (
-        (check, folder, environment),
         (sweep, folder, environment),
         (launched, PROJECT, elsewhere),
     ):

@@ -1,6 +1,7 @@
 """Figures do not depend on a user's matplotlibrc."""
 
 import matplotlib
+import pytest
 import torch
 from cycler import cycler
 
@@ -26,6 +27,7 @@ def chosen() -> dict[str, object]:
     return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
+@pytest.mark.pictures
 def test_a_users_settings_change_no_figure_of_a_trial_and_are_there_afterwards(tmp_path):
     weights = {"l3.weight": torch.linspace(-1, 1, 120).view(10, 12)}
     written = []

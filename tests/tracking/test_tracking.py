@@ -58,6 +58,7 @@ def runs(kind="trial", experiment="e"):
     return sorted(found, key=lambda run: run.info.start_time)
 
 
+@pytest.mark.pictures
 def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
     results = train(sweep, images)
     (parent,), children = runs("sweep"), runs()
@@ -197,6 +198,7 @@ def test_a_failed_trial_is_recorded_and_trained_again(sweep, images):
     assert runs("sweep")[0].info.status == "FAILED"
 
 
+@pytest.mark.pictures
 def test_a_diverged_trial_is_a_result(sweep, images):
     recipe = dataclasses.replace(sweep.recipes[0], lr=50.0, epochs=20)
     (result,) = train(grid(recipe, cells(["l2"], [10.0], baseline=False), [0]), images)
@@ -347,6 +349,7 @@ def test_nothing_new_is_made_when_all_is_finished(sweep, images):
     ]
 
 
+@pytest.mark.pictures
 def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path, caplog):
     weights = {"w": 0.5 + torch.rand(40, 40) * 1e-6, "out.weight": torch.full((4, 4), 3e38), "count": torch.ones(3, 3)}
     _, layers = sparsity.measure({name: weights[name] for name in ("w", "out.weight")})

@@ -88,6 +88,7 @@ def trained(events) -> dict[Trial, Trained]:
 
 
 @pytest.mark.parametrize("name", [*STACKS, *ALONE])
+@pytest.mark.pictures
 def test_it_trains_on_each_engine_and_loads_back_from_its_file(images, name, tmp_path):
     """In float32: not all of them take float64."""
     network, device_data = getattr(strange_networks, name), DeviceData(images, CPU)
