@@ -23,6 +23,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 TINY = "tests.networks:Tiny"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the slow modules come first in each worker's part: a long test that begins last is waited for by the others.
+
+    Of two workers each gets one half of the tests, from the front, until one has done and takes from the other's end.
+    """
+    slow = (
+        ("tracking/test_retry", "test_team_server", "test_startup"),
+        ("engines/test_ray", "test_end_to_end", "tracking/test_at_once", "test_docs"),
+    )
+    first, second = ([item for item in items if item.nodeid.startswith(part)] for part in (
+        tuple(f"tests/{name}.py" for name in names) for names in slow
+    ))  # fmt: skip
+    rest = [item for item in items if item not in {*first, *second}]
+    middle = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *rest[:middle], *second, *rest[middle:]]
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test runs in an empty folder, with its own cache and without the caller's MLflow settings."""

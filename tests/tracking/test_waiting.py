@@ -22,7 +22,7 @@ from regbench.tracking.sweep_run import SweepRun
 from regbench.trial import Recipe, grid
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.pictures]  # results that take a while to be written
 
 
 @pytest.fixture
