@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from regbench.commands import exit_code
 from regbench.data.images import Images
 from regbench.tracking import artifacts
+from regbench.training import single, stack
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = "tests.networks:Tiny"
@@ -60,6 +61,13 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
             monkeypatch.setattr(artifacts, name, lambda *_: Figure(figsize=(1, 1)))
 
 
+@pytest.fixture(autouse=True)
+def quick_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep in this process measures its steps for less than half a second."""
+    for measured in (single.seconds_per_step, stack.seconds_per_step):
+        monkeypatch.setattr(measured, "__defaults__", (0.02,))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The small networks of the tests train twice as fast without threads; what needs them sets them."""
@@ -71,6 +79,7 @@ def imported_for_good() -> None:
     """What the imports made is never garbage: looking through it again and again takes a tenth of the tests' time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from regbench import __main__, regularizers
 from regbench.commands import exit_code
 from regbench.regularizers.contract import rules
-from regbench.regularizers.registry import GROUP
+from regbench.regularizers.lookup import GROUP
 from tests.conftest import PROJECT, TINY
 
 PAGE = (PROJECT / "docs" / "your-regularizer.md").read_text()

@@ -105,4 +105,4 @@ def test_no_shell_is_started_and_pickles_only_pass_between_a_sweeps_own_processe
     dangerous = {"os.system", "os.popen", "eval", "exec", "torch.load", "np.load", "joblib.load", "pickle.load"}
     assert not dangerous & set(found)
     assert found["pickle.loads"] == {"processes.py"}
-    assert found["importlib.import_module"] <= {"__init__.py", "importing.py", "registry.py", "base.py"}
+    assert found["importlib.import_module"] <= {"__init__.py", "importing.py", "lookup.py", "base.py"}

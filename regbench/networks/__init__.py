@@ -1,3 +1,3 @@
 """The networks that are trained: a module each for packaged ones; a user's own by import path."""
 
-from regbench.networks.registry import PACKAGED, build, find, move, saved, set_mode
+from regbench.networks.lookup import PACKAGED, build, find, move, saved, set_mode

@@ -1,7 +1,7 @@
 """Regularizers: small classes, a module for each family, found by being there."""
 
 from regbench.regularizers.base import Regularizer
-from regbench.regularizers.registry import (
+from regbench.regularizers.lookup import (
     ACCEPTED_LAMS,
     BASELINE,
     REGISTRY,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regbench.errors import UserError, one_line
-from regbench.tracking import artifact_location, database, mlflow_run, schema, settings
+from regbench.tracking import artifact_location, database, launcher, schema, settings
 from regbench.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import: functions import it, since a new store is empty without it
@@ -200,7 +200,7 @@ class Store:
             with self.reporting():
                 run = self.client.get_run(self.launcher)
                 self.client.set_tag(self.launcher, schema.KIND, kind)
-                if not mlflow_run.has_own_name(run):
+                if not launcher.has_own_name(run):
                     self.client.update_run(self.launcher, name=kind.replace("_", " "))
 
     def _find_launcher(self, run_id: str | None) -> str | None:
@@ -208,8 +208,8 @@ class Store:
         if not run_id:
             return None
         with self.reporting():
-            run = mlflow_run.find_run(None if self.empty else self.client, run_id, self.uri)
-        if mlflow_run.is_launcher(run):
+            run = launcher.find_run(None if self.empty else self.client, run_id, self.uri)
+        if launcher.is_launcher(run):
             return run_id
         self.notice = (
             f"MLFLOW_RUN_ID names the run {run.info.run_name!r}, which `mlflow run` has not started for this command: it "
@@ -222,10 +222,10 @@ class Store:
         if self.launcher:
             with self.reporting():
                 return self.client.get_experiment(self.client.get_run(self.launcher).info.experiment_id).name
-        if not mlflow_run.experiment_id():  # without importing MLflow
-            return mlflow_run.experiment_name()
+        if not launcher.experiment_id():  # without importing MLflow
+            return launcher.experiment_name()
         with self.reporting():
-            return mlflow_run.experiment_by_id(None if self.empty else self.client, self.uri)
+            return launcher.experiment_by_id(None if self.empty else self.client, self.uri)
 
     def _find(self) -> str | None:
         with self.reporting():

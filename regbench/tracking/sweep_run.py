@@ -9,7 +9,7 @@ from functools import cache
 from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError
-from regbench.tracking import mlflow_run, retry, schema
+from regbench.tracking import launcher, retry, schema
 from regbench.tracking.delivery import find_or_create_run
 from regbench.tracking.finished import FinishedTrial
 from regbench.tracking.outbox import Record
@@ -50,7 +50,7 @@ class SweepRun:
         run = client.get_run(launched) if launched else None
         if run and run.info.experiment_id == experiment_id:
             self.run_id = launched
-            if not mlflow_run.has_own_name(run):
+            if not launcher.has_own_name(run):
                 client.update_run(launched, name=self._name)
             tags.pop(schema.SOURCE)  # there it names the project
             self._set_tags(launched, tags)

@@ -8,7 +8,7 @@ import pytest
 from regbench import regularizers
 from regbench.commands import report, sweep
 from regbench.errors import UserError
-from regbench.regularizers import cells, registry
+from regbench.regularizers import cells, lookup
 from regbench.tracking.store import Store
 from regbench.trial import Recipe, Trial, grid
 from tests.conftest import TINY, printed
@@ -30,12 +30,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        f"[{registry.GROUP}]\nlog = {LOG}\nbroken = no_such_module:X\nwrong = tests.plugins:not_a_class\nl1 = {LOG}\n"
+        f"[{lookup.GROUP}]\nlog = {LOG}\nbroken = no_such_module:X\nwrong = tests.plugins:not_a_class\nl1 = {LOG}\n"
     )
     monkeypatch.syspath_prepend(place)
-    registry._entry_points.cache_clear()
+    lookup._entry_points.cache_clear()
     yield
-    registry._entry_points.cache_clear()
+    lookup._entry_points.cache_clear()
 
 
 def test_a_regularizer_is_found_by_import_path():

@@ -27,7 +27,7 @@ ACCEPTED_LAMS = "accepted: numbers above 0"
 def _packaged() -> Iterator[type[Regularizer]]:
     """Give the classes with a name of the modules of this package: those of a family, each in its module."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in ("base", "registry", "contract"):
+        if module.name not in ("base", "lookup", "contract"):
             for cls in vars(importlib.import_module(f"{__package__}.{module.name}")).values():
                 if inspect.isclass(cls) and issubclass(cls, Regularizer) and "name" in vars(cls):
                     yield cls

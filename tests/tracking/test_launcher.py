@@ -19,7 +19,7 @@ from regbench.errors import UserError
 from regbench.regularizers import cells
 from regbench.report import load
 from regbench.run import run_plan
-from regbench.tracking import database, mlflow_run, schema
+from regbench.tracking import database, launcher, schema
 from regbench.tracking.store import Store
 from regbench.trial import Recipe, grid
 from tests.conftest import PROJECT, TINY
@@ -81,7 +81,7 @@ def test_the_run_of_mlflow_run_is_the_parent_and_keeps_the_name_that_the_user_ga
 
 @pytest.mark.parametrize("name", ["wise-owl-123x", "wise-owl", "sweep-owl-1", "wise-owl-x-1", "-owl-1", "7"])
 def test_a_name_that_only_looks_like_mlflows_is_the_users(client, name):
-    assert mlflow_run.has_own_name(client.get_run(started(client, name)))
+    assert launcher.has_own_name(client.get_run(started(client, name)))
 
 
 def test_in_another_experiment_than_mlflow_runs_own_the_sweep_gets_a_run_of_its_own(client, sweep, images, monkeypatch):

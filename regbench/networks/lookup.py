@@ -15,7 +15,7 @@ from regbench.data.images import SIDE
 from regbench.errors import UserError
 
 PACKAGED = tuple(
-    module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name != "registry"
+    module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name != "lookup"
 )
 
 
