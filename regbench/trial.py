@@ -1,7 +1,7 @@
 """Recipe, trial, sweep and grid: what is to be trained."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import click
@@ -15,6 +15,11 @@ from regbench.regularizers import BASELINE
 SCOPES = ("weights", "all")
 # of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
 PRECISIONS = ("float32", "tf32", "bf16", "float64")
+# of the learning rate, from epoch to epoch; of the weights, from step to step
+SCHEDULES = ("constant", "cosine", "linear", "step")
+AVERAGES = ("none", "ema")
+# options that earlier versions had not, at the values for which everything is as it was there
+NEUTRAL = {"schedule": "constant", "warmup": 0, "average": "none"}
 NOTEBOOK = "notebook"
 MAX_EPOCHS = 1_000_000
 
@@ -37,6 +42,13 @@ class Recipe:
         0.01, real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100"), "Learning rate of SGD."
     )
     momentum: float = option(0.9, real(click.FloatRange(0, 1, max_open=True), "of 0 or more, below 1"))
+    schedule: str = option(
+        "cosine", choice(*SCHEDULES), f"Of the learning rate, an epoch at a time: one of {', '.join(SCHEDULES)}."
+    )
+    warmup: int = option(0, whole(0, MAX_EPOCHS - 1), "First epochs, in which the learning rate rises linearly.")
+    average: str = option(
+        "none", choice(*AVERAGES), "Of the weights, in what is evaluated and saved: none, or ema (moving, over steps)."
+    )
     precision: str = option("float32", choice(*PRECISIONS), f"One of {', '.join(PRECISIONS)}.")
 
     @property
@@ -48,13 +60,22 @@ class Recipe:
         return (
             f"{self.model}, {self.train_size - self.val_size:,} images trained on, {self.val_size:,} held out for "
             f"validation, {self.epochs} epochs, batch {self.batch_size}, lr {self.lr:g}, momentum {self.momentum:g}, "
-            f"{self.precision}"
+            f"{self._said_unless_neutral()}{self.precision}"
         )
+
+    def _said_unless_neutral(self) -> str:
+        texts = {
+            "schedule": f"{self.schedule} schedule",
+            "warmup": f"warm-up {self.warmup} epoch{'s' if self.warmup != 1 else ''}",
+            "average": f"weights averaged ({self.average})",
+        }
+        return "".join(f"{text}, " for name, text in texts.items() if getattr(self, name) != NEUTRAL[name])
 
     def _decisive(self) -> dict[str, object]:
         fields = asdict(self)
         fields.pop("dataset")  # may be a folder's name; the fingerprint says what is in it
-        return fields
+        # what earlier versions have trained keeps its key
+        return {name: value for name, value in fields.items() if name not in NEUTRAL or value != NEUTRAL[name]}
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,12 @@ class Trial:
     lam: float
     seed: int
     scope: str = "weights"
+
+    @property
+    def method(self) -> str:
+        """The name under which a regularizer is compared: with its scope unless that is the default."""
+        plain = self.regularizer == BASELINE or self.scope == "weights"
+        return self.regularizer if plain else f"{self.regularizer} scope={self.scope}"
 
     @property
     def cell(self) -> str:
@@ -87,33 +114,66 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trials of one comparison, in the order in which they are trained."""
+    """The trials of one comparison: those of a grid, in the order in which they are trained, and then of fresh seeds.
+
+    On the fresh seeds `confirm` each regularizer is trained at the lam that the grid has chosen, and `none`; they are
+    judged after so many of them as `looks` says. Without fresh seeds the grid is all.
+    """
 
     trials: tuple[Trial, ...]
+    confirm: tuple[int, ...] = ()
+    looks: tuple[int, ...] = ()
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits that are the same for the same set of trials in any order."""
-        return digest(sorted(trial.key for trial in self.trials))[:12]
+        """12 hex digits that are the same for the same set of trials in any order, and the same fresh seeds."""
+        fresh = [list(self.confirm), list(self.looks)] if self.confirm else []
+        return digest(sorted(trial.key for trial in self.trials) + fresh)[:12]
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         return tuple(dict.fromkeys(trial.recipe for trial in self.trials))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The regularizers beside `none`, as they are compared."""
+        return tuple(dict.fromkeys(trial.method for trial in self.trials if trial.regularizer != BASELINE))
 
-def grid(recipe: Recipe, cells: Sequence[tuple[str, float]], seeds: Sequence[int], scope: str = "weights") -> Sweep:
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the grid."""
+        return tuple(dict.fromkeys(trial.seed for trial in self.trials))
+
+    def at(self, method: str, lam: float, seed: int) -> Trial:
+        """Return the trial of a method of the grid, or `none`, at a lam on a fresh seed."""
+        return replace(next(trial for trial in self.trials if trial.method == method), lam=lam, seed=seed)
+
+    @property
+    def longest(self) -> tuple[Trial, ...]:
+        """The grid and all trials that the fresh seeds can take, at any lam: a trial takes as long at every lam."""
+        lams = {trial.method: trial.lam for trial in self.trials}
+        return self.trials + tuple(self.at(method, lam, seed) for seed in self.confirm for method, lam in lams.items())
+
+
+def grid(
+    recipe: Recipe,
+    cells: Sequence[tuple[str, float]],
+    seeds: Sequence[int],
+    scope: str = "weights",
+    confirm: Sequence[int] = (),
+    looks: Sequence[int] = (),
+) -> Sweep:
     """Return the sweep of every cell, a regularizer's name and lam (see `regularizers.cells`), with every seed.
 
     Seeds are the outermost loop, so that a sweep that is cut off holds whole comparisons over fewer seeds.
     """
     # `none` has no penalty for a scope to select, so its trials serve sweeps of every scope
-    return Sweep(
-        tuple(
-            Trial(recipe, name, lam, seed, "weights" if name == BASELINE else scope)
-            for seed in seeds
-            for name, lam in cells
-        )
+    trials = tuple(
+        Trial(recipe, name, lam, seed, "weights" if name == BASELINE else scope)
+        for seed in seeds
+        for name, lam in cells
     )
+    return Sweep(trials, tuple(confirm), tuple(looks))
 
 
 def format_lam(lam: float) -> str:
@@ -131,3 +191,9 @@ def format_seeds(seeds: Sequence[int]) -> str:
         else:
             runs.append([seed])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a text by `format_seeds`; raises ValueError for another one."""
+    ranges = [item.split("-") for item in text.split(", ")] if text else []
+    return tuple(seed for first, *last in ranges for seed in range(int(first), int(last[0] if last else first) + 1))

@@ -20,7 +20,7 @@ from regbench.identity import RESULT_VERSION
 from regbench.measures.final import measure
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Epoch, Trained
-from regbench.trial import NOTEBOOK, Recipe, Trial
+from regbench.trial import NEUTRAL, NOTEBOOK, Recipe, Trial
 
 PLACE = Path(__file__).parent / "golden.json"
 ENGINES = {"sequential": sequential.train, "stacked": stacked.train}
@@ -59,9 +59,19 @@ def images() -> Images:
 def trials(data: Images) -> list[Trial]:
     """Return a trial of every regularizer at the largest lam of its grid, and some of the notebook's network."""
     small = Recipe(
-        data.name, data.fingerprint, 60, 12, "tests.golden:Net", 5, 10, lr=0.1, momentum=0.8, precision="float64"
+        data.name,
+        data.fingerprint,
+        60,
+        12,
+        "tests.golden:Net",
+        5,
+        10,
+        lr=0.1,
+        momentum=0.8,
+        precision="float64",
+        **NEUTRAL,
     )
-    large = Recipe(data.name, data.fingerprint, 40, 8, NOTEBOOK, 2, 8, 0.05, 0.9, precision="float64")
+    large = Recipe(data.name, data.fingerprint, 40, 8, NOTEBOOK, 2, 8, 0.05, 0.9, precision="float64", **NEUTRAL)
     cells = [(name, regularizers.find(name).lams[-1]) for name in regularizers.REGISTRY]
     found = [Trial(small, name, lam, 3) for name, lam in cells]
     found += [Trial(small, name, lam, 3, "all") for name, lam in cells if name in ("l1", "max_norm", "group_lasso")]

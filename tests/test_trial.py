@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench.regularizers import cells
-from regbench.trial import Recipe, Trial, format_lam, grid
+from regbench.trial import NEUTRAL, Recipe, Trial, format_lam, format_seeds, grid, parse_seeds
 
 RECIPE = Recipe("folder-name", "f" * 64, train_size=100, val_size=10)
 
@@ -45,13 +45,29 @@ def test_the_key_is_of_what_decides_the_result():
     ]
     changed = {
         "fingerprint": "0" * 64, "train_size": 90, "val_size": 5, "epochs": 3, "batch_size": 7, "lr": 0.1,
-        "momentum": 0.5, "model": "tests.networks:Tiny", "precision": "bf16",
+        "momentum": 0.5, "model": "tests.networks:Tiny", "precision": "bf16", "schedule": "step", "warmup": 2,
+        "average": "ema",
     }  # fmt: skip
     recipes = [dataclasses.replace(RECIPE, **{name: value}) for name, value in changed.items()]
     others += [dataclasses.replace(base, recipe=recipe) for recipe in recipes]
     keys = {trial.key for trial in [base, *others]}
     assert len(keys) == 1 + len(others)
     assert set(changed) | {"dataset"} == {field.name for field in dataclasses.fields(Recipe)}
+
+
+def test_a_recipe_of_earlier_versions_keeps_its_id_and_its_keys():
+    """They had no schedule and no average: what was trained then is finished."""
+    recipe = dataclasses.replace(RECIPE, **NEUTRAL)
+    assert recipe.id == "6db67f4a2f60"
+    key = "655d7161677c5df7394ca3277e2ad751799c2f94fc9b6a89dec989c7826120a7"
+    assert Trial(recipe, "l1", 1e-3, 0).key == key
+
+
+def test_a_recipe_says_what_is_not_as_it_was():
+    recipe = dataclasses.replace(RECIPE, **NEUTRAL)
+    assert str(recipe).endswith("lr 0.01, momentum 0.9, float32")
+    recipe = dataclasses.replace(recipe, schedule="cosine", warmup=1, average="ema")
+    assert str(recipe).endswith("momentum 0.9, cosine schedule, warm-up 1 epoch, weights averaged (ema), float32")
 
 
 def test_the_key_does_not_know_where_the_data_is():
@@ -98,3 +114,8 @@ def test_lams_are_written_short(lam, text):
 @given(st.floats(min_value=1e-30, max_value=1e30))
 def test_a_written_lam_reads_back_the_same(lam):
     assert float(format_lam(lam)) == lam
+
+
+@given(st.sets(st.integers(0, 100), max_size=30))
+def test_written_seeds_read_back_the_same(seeds):
+    assert parse_seeds(format_seeds(seeds)) == tuple(sorted(seeds))

@@ -10,7 +10,7 @@ from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
 from regbench.data.images import Images
 from regbench.regularizers import BASELINE
-from regbench.trial import MAX_EPOCHS, Recipe, Sweep, Trial
+from regbench.trial import MAX_EPOCHS, NEUTRAL, Recipe, Sweep, Trial
 
 # name -> regularizer, lam, batch size, epochs; all on every training image and every parameter
 EXPERIMENTS = {
@@ -33,7 +33,13 @@ def experiment(name: str, data: Images, train_size: int, epochs: int | None, see
     """Return one of the notebook's experiments as a trial; `epochs` None means the notebook's own number."""
     regularizer, lam, batch_size, own_epochs = EXPERIMENTS[name]
     recipe = Recipe(
-        data.name, data.fingerprint, train_size, val_size=0, epochs=epochs or own_epochs, batch_size=batch_size
+        data.name,
+        data.fingerprint,
+        train_size,
+        val_size=0,
+        epochs=epochs or own_epochs,
+        batch_size=batch_size,
+        **NEUTRAL,
     )
     return Trial(recipe, regularizer, lam, seed, "weights" if regularizer == BASELINE else "all")
 

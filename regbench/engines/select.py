@@ -45,8 +45,9 @@ def select(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str,
         return _faster(sweep, data, device) if name == "auto" else sequential(device)
     cores = cpu_count(only_physical_cores=True)
     if jobs is None:
-        images = sum(t.recipe.epochs * (t.recipe.train_size - t.recipe.val_size) for t in sweep.trials)
-        jobs = min(cores, len(sweep.trials)) if images >= WORTH_WORKERS else 1
+        trials = sweep.longest
+        images = sum(t.recipe.epochs * (t.recipe.train_size - t.recipe.val_size) for t in trials)
+        jobs = min(cores, len(trials)) if images >= WORTH_WORKERS else 1
     if jobs == 1:
         return sequential(device)
     return processes(jobs, max(1, cores // jobs))

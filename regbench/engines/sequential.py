@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from regbench import networks
 from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.engines.base import Engine
@@ -72,7 +71,8 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
         with precision.settings(recipe.precision, data.device):
             results = train_epoch(training, epoch, data, train_part)
             if len(val_part):
-                logits = training.predict(data.train_images, val_part)
+                with training.evaluated():
+                    logits = training.predict(data.train_images, val_part)
                 results |= prefixed("val", classification(logits, data.train_labels[val_part]))
         history.append(results)
         yield Epoch(trial, epoch, results)
@@ -82,7 +82,7 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
         if epoch < recipe.epochs:
             seconds = time.perf_counter() - begin
             checkpointer.save_if_due(Checkpoint((trial,), epoch, seconds, (history,), training.state))
-    with precision.settings(recipe.precision, data.device):
+    with precision.settings(recipe.precision, data.device), training.evaluated():
         train_logits = training.predict(data.train_images, train_part)
         test_logits = training.predict(data.test_images)
         (curve,) = [{}] if diverged else curves(
@@ -91,9 +91,10 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
             lambda: training.predict(data.test_images)[None],
             data.test_labels,
         )  # fmt: skip
+        weights = training.weights
     yield Trained(
         trial,
-        weights=networks.saved(training.model),
+        weights=weights,
         parameters=tuple(training.parameters),
         train_logits=train_logits,
         train_labels=data.train_labels[train_part],

@@ -96,7 +96,8 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
 def capacity(trial: Trial, data: DeviceData) -> int:
     """Return how many trials like this one the device's free memory takes, at least 1.
 
-    Counted are weights, momentum, gradients and a temporary of the same size, and twice what the forward pass keeps.
+    Counted are weights, momentum, gradients and a temporary of the same size, averages of the weights, if any, and twice
+    what the forward pass keeps.
     """
     cpu = data.device.type == "cpu"
     free = psutil.virtual_memory().available if cpu else torch.cuda.mem_get_info(data.device)[0]
@@ -115,7 +116,8 @@ def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
     images = data.train_images[: trial.recipe.batch_size][None]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         stack.logits(images, training=True)
-    return 2 * sum(stored.values()) + 4 * sum(w.nbytes for w in stack.state.values())
+    held = sum(w.nbytes for w in stack.state.values()) * (4 if trial.recipe.average == "none" else 5)
+    return 2 * sum(stored.values()) + held
 
 
 def _train_stack(part: Part, data: DeviceData, record: bool) -> Iterator[Event]:
@@ -140,7 +142,8 @@ def _train_stack(part: Part, data: DeviceData, record: bool) -> Iterator[Event]:
             with precision.settings(recipe.precision, data.device):
                 results = training.epoch(epoch)
                 if recipe.val_size:
-                    logits = training.predict(data.train_images, training.val_part)
+                    with training.evaluated():
+                        logits = training.predict(data.train_images, training.val_part)
                     labels = data.train_labels[training.val_part]
                     for row in open_rows:
                         results[row] |= prefixed("val", classification(logits[row], labels[row]))
@@ -173,17 +176,19 @@ def _results(training: Training, rows: Sequence[int], begin: float, diverged: di
     if not rows:
         return
     data = training.data
-    with precision.settings(training.recipe.precision, data.device):
-        train_logits = training.predict(data.train_images, training.train_part)
-        test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
-        test_logits = training.predict(data.test_images, test)
-        # those that diverge are passed on before the others have ended, and have no curve
-        pruned = [{}] * len(training.trials) if diverged else curves(
-            training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
-        )  # fmt: skip
-    seconds = time.perf_counter() - begin
-    for row in rows:
-        yield training.result(row, (train_logits[row], test_logits[row]), pruned[row], seconds, diverged.get(row, ""))
+    with training.evaluated():
+        with precision.settings(training.recipe.precision, data.device):
+            train_logits = training.predict(data.train_images, training.train_part)
+            test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
+            test_logits = training.predict(data.test_images, test)
+            # those that diverge are passed on before the others have ended, and have no curve
+            pruned = [{}] * len(training.trials) if diverged else curves(
+                training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
+            )  # fmt: skip
+        seconds = time.perf_counter() - begin
+        for row in rows:
+            logits = train_logits[row], test_logits[row]
+            yield training.result(row, logits, pruned[row], seconds, diverged.get(row, ""))
 
 
 def _parts(trials: Sequence[Trial], size: int) -> list[Part]:

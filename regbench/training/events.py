@@ -17,7 +17,8 @@ class Epoch:
     """The end of an epoch, counted from 1.
 
     `metrics`: train/loss (cross-entropy, nats), train/objective (with the penalty) and train/accuracy, as seen during
-    the epoch; val/loss and val/accuracy after it, if there is a validation part; time/epoch (seconds).
+    the epoch; val/loss and val/accuracy after it, if there is a validation part, of the averaged weights if the recipe
+    averages them; time/epoch (seconds).
     """
 
     trial: Trial
@@ -29,7 +30,8 @@ class Epoch:
 class Trained:
     """A training that ended, well or diverged: weights, and logits of the images in the data set's order, on its device.
 
-    `weights` holds buffers too; `parameters` names those that were trained.
+    `weights` holds buffers too; `parameters` names those that were trained. They and the logits are of the averages if the
+    recipe averages weights.
 
     `diverged` is empty, or says where the loss stopped being finite. `seconds` is its wall time, in a stack its
     share of it. `pruned` is the accuracy on the test images after zeroing a share of the weights (see pruning.curves),

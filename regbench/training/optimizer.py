@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regbench.training import groups, masks, randomness
+from regbench.training import groups, masks, randomness, schedule
 from regbench.training.groups import Group
 from regbench.trial import Trial
 
@@ -52,16 +52,20 @@ class Optimizer:
     """
 
     def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
-        recipe = trials[0].recipe
+        self.recipe, self.momentum = trials[0].recipe, trials[0].recipe.momentum
+        self.lr = schedule.lr(self.recipe, 1)
         # a scalar parameter [K] is to hooks as a bias of one number, [K, 1]
         self.weights = [_with_axis(w) for w in weights]
         self.momenta = [torch.zeros_like(w) for w in self.weights]
-        self.lr, self.momentum, self.epochs = recipe.lr, recipe.momentum, recipe.epochs
-        self.tau = recipe.lr / (1 - recipe.momentum)
         self.groups = list(groups.of(trials, weights[0]))
         for group in self.groups:
             group.masks = masks.all_true(group, self.weights)
         self.pieces = [list(self._pieces(index)) for index in range(len(self.weights))]
+
+    @property
+    def tau(self) -> float:
+        """The effective step of this epoch, lr / (1 - momentum)."""
+        return self.lr / (1 - self.momentum)
 
     @property
     def failed(self) -> list[Group]:
@@ -82,7 +86,11 @@ class Optimizer:
         return state
 
     def begin_epoch(self, epoch: int) -> None:
-        """Seed the random numbers of an epoch: those of a trial depend on its seed and the epoch alone."""
+        """Set the learning rate of an epoch and seed its random numbers: those of a trial depend on its seed and the epoch.
+
+        Nothing of it depends on the epochs before, so that a training that was cut off can go on at any.
+        """
+        self.lr = schedule.lr(self.recipe, epoch)
         for group in self.groups:
             if group.acts("dense_input"):
                 group.generators = randomness.generators(
@@ -148,7 +156,7 @@ class Optimizer:
         with torch.no_grad():
             for group in self.groups:
                 if group.acts("target_sparsity"):
-                    masks.prune(group, self.weights, self.momenta, epoch, self.epochs)
+                    masks.prune(group, self.weights, self.momenta, epoch, self.recipe.epochs)
 
     def _to_be_changed(self, gradients: Sequence[Tensor | Product]) -> Iterator[Tensor | Product]:
         """Give the gradients, those that hooks add to as tensors of their own, [K, ...] in plain order.

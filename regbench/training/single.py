@@ -1,6 +1,8 @@
 """One trial in training: its network, its optimizer, a step, an epoch. The readable reference."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 
 from regbench import networks
 from regbench.data.images import Images
-from regbench.training import dense, precision
+from regbench.training import average, dense, precision
 from regbench.training.device_data import DeviceData, pixels
 from regbench.training.groups import HookRaised
 from regbench.training.optimizer import Optimizer
@@ -28,6 +30,7 @@ class Training:
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.storage = [p.detach() for p in self.parameters.values()]
         self.optimizer = Optimizer([w[None] for w in self.storage], [trial])
+        self.average = average.begin(trial.recipe, self.tensors)
         if self.optimizer.changes_dense_inputs:
             dense.attach(self.model, lambda h: self.optimizer.dense_input(h[None])[0])
 
@@ -59,14 +62,46 @@ class Training:
         gradients = [gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients]
         (penalty,) = self.optimizer.step([gradient[None] for gradient in gradients])
         self.check()
+        if self.average:
+            self.average.update(self.tensors)
         return loss.detach(), logits.detach(), penalty if added is None else penalty + added.detach()[0]
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The network's parameters and buffers, by name."""
+        # a state_dict would leave out the buffers that a network does not save
+        tensors = {f"weights.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return tensors | {f"buffers.{name}": b for name, b in self.model.named_buffers()}
 
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """All that a step changes, by name."""
-        # a state_dict would leave out the buffers that a network does not save
-        state = {f"weights.{name}": p.detach() for name, p in self.model.named_parameters()}
-        return state | {f"buffers.{name}": b for name, b in self.model.named_buffers()} | self.optimizer.state
+        return self.tensors | self.optimizer.state | (self.average.state if self.average else {})
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Copies of the tensors that the network saves."""
+        return {name: w.clone() for name, w in networks.saved(self.model).items()}
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Have the network hold what is evaluated and saved for the block: the averages, if the recipe asks for them."""
+        if not self.average:
+            yield
+            return
+        self.average.exchange(self.tensors)
+        try:
+            yield
+        finally:
+            # what some networks do to their weights in evaluation mode is undone on the weights to which it was done
+            networks.set_mode(self.model, True)
+            self.average.exchange(self.tensors)
+
+    def end_epoch(self, epoch: int) -> None:
+        """Prune what a regularizer wants to be pruned after this epoch."""
+        self.optimizer.end_epoch(epoch)
+        if self.average:
+            self.average.take_zeros(self.tensors)
 
     def check(self) -> None:
         """Raise HookRaised if the regularizer has raised."""
@@ -99,7 +134,7 @@ def train_epoch(training: Training, epoch: int, data: DeviceData, train_part: to
             loss_sum += loss.double() * len(positions)
             penalty_sum += penalty.double() * len(positions)
             correct += (logits.argmax(1) == labels).sum()
-    training.optimizer.end_epoch(epoch)
+    training.end_epoch(epoch)
     training.check()
     loss, penalty = loss_sum.item() / len(train_part), penalty_sum.item() / len(train_part)
     return {

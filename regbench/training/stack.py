@@ -1,7 +1,8 @@
 """K trials of one recipe, of any regularizers, lams and seeds, in training as one network: a step, an epoch, a result."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from regbench import regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.training import cuda_graph, precision, stacked_networks
+from regbench.training import average, cuda_graph, precision, stacked_networks
 from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Trained
@@ -35,6 +36,7 @@ class Training:
         self.stack = stacked_networks.build(trials, data.num_classes, data.device)
         self.stack.convolve = CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
         self.optimizer = Optimizer([p.detach() for p in self.stack.parameters.values()], trials)
+        self.average = average.begin(recipe, self.stack.state)
         if self.optimizer.changes_dense_inputs:
             self.stack.attach(self.optimizer.dense_input)
         parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
@@ -46,7 +48,20 @@ class Training:
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """All that a step changes, by name."""
-        return {f"weights.{name}": w for name, w in self.stack.state.items()} | self.optimizer.state
+        tensors = {f"weights.{name}": w for name, w in self.stack.state.items()}
+        return tensors | self.optimizer.state | (self.average.state if self.average else {})
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Have the networks hold what is evaluated and saved for the block: the averages, if the recipe asks for them."""
+        if not self.average:
+            yield
+            return
+        self.average.exchange(self.stack.state)
+        try:
+            yield
+        finally:
+            self.average.exchange(self.stack.state)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
@@ -57,6 +72,8 @@ class Training:
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
         added = self.optimizer.added_loss(logits, labels)
         penalties = self.optimizer.step(self.stack.gradients((losses if added is None else losses + added).sum()))
+        if self.average:
+            self.average.update(self.stack.state)
         return losses.detach(), logits.detach(), penalties if added is None else penalties + added.detach()
 
     def epoch(self, epoch: int) -> list[dict[str, float]]:
@@ -66,10 +83,15 @@ class Training:
         orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
         order = self.train_part.gather(1, self.data.index(np.stack(orders)))
         self.sums.zero_()
+        lr = self.optimizer.lr
         self.optimizer.begin_epoch(epoch)
+        if self.optimizer.lr != lr:
+            self.recording = None  # it holds the old one
         for chosen in order.split(size, dim=1):
             self.advance(chosen)
         self.optimizer.end_epoch(epoch)
+        if self.average:
+            self.average.take_zeros(self.stack.state)
         means = (self.sums / count).T.tolist()
         seconds = (time.perf_counter() - start) / len(self.trials)
         return [
@@ -165,7 +187,7 @@ def faithful(recipe: Recipe, data: DeviceData) -> bool:
 
     def make():
         training = Training([Trial(recipe, name, lam, 0) for name, lam in (("none", 0.0), ("l1", 1e-5))], data)
-        return training.batch, [*training.optimizer.weights, *training.optimizer.momenta, training.sums]
+        return training.batch, [*training.state.values(), training.sums]
 
     positions = torch.arange(4 * size, device=data.device).expand(2, -1)
     return cuda_graph.faithful(make, list(positions.split(size, dim=1)))

@@ -108,7 +108,7 @@ def test_a_rerun_begins_again(recipe, images, engine, monkeypatch, tmp_path):
     begun = []
     begin = Optimizer.begin_epoch
     monkeypatch.setattr(Optimizer, "begin_epoch", lambda self, epoch: begun.append(epoch) or begin(self, epoch))
-    plan = planning.Plan(Sweep(tuple(trials[:1])), tuple(trials[:1]), {}, rerun=True)
+    plan = planning.Plan(Sweep(tuple(trials[:1])), tuple(trials[:1]), tuple(trials[:1]), rerun=True)
     run_plan(plan, images, Store("e"), getattr(select, engine)("cpu"), Console(quiet=True), "a sweep")
     assert begun == [1, 2, 3, 4]
     assert not files(tmp_path)

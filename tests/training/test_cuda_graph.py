@@ -14,17 +14,21 @@ CPU = torch.device("cpu")
 
 
 class Faked(cuda_graph.Recording):
-    """As a graph does, it knows only the tensors that it was made with, and recording does nothing."""
+    """As a graph does, it knows only the tensors and numbers that it was made with, and recording does nothing."""
 
     replayed = 0
 
     def __init__(self, work, given) -> None:
         self._given, self._work = given.clone(), work
+        self._optimizer = work.__self__.optimizer
+        self._lr = self._optimizer.lr
 
     def __call__(self, given) -> None:
         type(self).replayed += 1
         self._given.copy_(given)
+        now, self._optimizer.lr = self._optimizer.lr, self._lr
         self._work(self._given)
+        self._optimizer.lr = now
 
 
 class Forgets(Faked):
@@ -44,9 +48,15 @@ def recipe(images) -> Recipe:
     return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=3, batch_size=30, lr=0.05)
 
 
-def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch):
-    """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed."""
-    monkeypatch.setattr(cuda_graph, "Recording", Faked)
+@pytest.mark.parametrize(("schedule", "average", "made"), [("constant", "none", 1), ("cosine", "ema", 2)])
+def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, schedule, average, made):
+    """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed.
+
+    Another learning rate takes another recording.
+    """
+    recipe = dataclasses.replace(recipe, schedule=schedule, average=average)
+    recordings = []
+    monkeypatch.setattr(cuda_graph, "Recording", lambda *given: recordings.append(given) or Faked(*given))
     monkeypatch.setattr(Faked, "replayed", 0)
     device_data = DeviceData(images, CPU)
     trials = [Trial(recipe, "l1", 1e-3, 0), Trial(recipe, "weight_decay", 1e-2, 1)]
@@ -55,15 +65,16 @@ def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch):
         expected, found = plain.epoch(epoch), recorded.epoch(epoch)
         for one, other in zip(expected, found, strict=True):
             assert one | {"time/epoch": 0} == other | {"time/epoch": 0}
-    assert Faked.replayed == 4
-    for name, w in plain.stack.parameters.items():
-        assert torch.equal(w, recorded.stack.parameters[name]), name
+    assert (Faked.replayed, len(recordings)) == (4, made)
+    for name, w in plain.state.items():
+        assert torch.equal(w, recorded.state[name]), name
 
 
 @pytest.mark.parametrize(("faked", "faithful"), [(Faked, True), (Forgets, False), (Refused, False)])
 def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkeypatch, faked, faithful):
     monkeypatch.setattr(cuda_graph, "Recording", faked)
-    assert stack.faithful(recipe, DeviceData(images, CPU)) is faithful
+    for average in ("none", "ema"):
+        assert stack.faithful(dataclasses.replace(recipe, average=average), DeviceData(images, CPU)) is faithful
 
 
 def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):

@@ -98,7 +98,10 @@ def test_it_trains_on_each_engine_and_loads_back_from_its_file(images, name, tmp
             stack_check.check(recipe(images, name), images)
     else:
         stack_check.check(recipe(images, name), images)
-    trials = [Trial(recipe(images, name), *cell[:2], seed, cell[2]) for seed, cell in enumerate(CELLS)]
+    trials = [
+        Trial(recipe(images, name, average=("none", "ema")[seed % 2]), *cell[:2], seed, cell[2])
+        for seed, cell in enumerate(CELLS)
+    ]
     alone = trained(sequential.train(trials, device_data))
     together = {} if name in ALONE else trained(stacked.train(trials, device_data, len(trials)))
     for trial, expected in alone.items():
@@ -131,7 +134,10 @@ def assert_loads(network: type, tensors: dict[str, torch.Tensor], images, logits
 @pytest.mark.parametrize("name", ["Tied", "Scalar", "Buffers", "Lazy", "Containers", "AssignsData", "DrawsInTraining"])
 def test_it_goes_on_from_a_checkpoint_to_the_same_bits(images, name, monkeypatch):
     monkeypatch.setenv("REGBENCH_CHECKPOINT_SECONDS", "0")
-    device_data, trial = DeviceData(images, CPU), Trial(recipe(images, name, epochs=3), "l1", 1e-4, 0, "all")
+    device_data, trial = (
+        DeviceData(images, CPU),
+        Trial(recipe(images, name, epochs=3, average="ema"), "l1", 1e-4, 0, "all"),
+    )
     begun, begin = [], Optimizer.begin_epoch
     monkeypatch.setattr(Optimizer, "begin_epoch", lambda self, epoch: begun.append(epoch) or begin(self, epoch))
     for engine in (sequential, stacked):
