@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,16 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from regbench import plan as planning
+from regbench import stages
 from regbench.data.images import Images
 from regbench.engines.base import Engine
 from regbench.errors import without_password
 from regbench.plan import Plan
-from regbench.regularizers import BASELINE
-from regbench.report.power import PAIRED_SD_PP, expected_power, seeds_needed
-from regbench.results import HEADINGS, Result, table
+from regbench.report import text
+from regbench.results import FRESH_HEADINGS, HEADINGS, Result, format_comparison, fresh_table, table
+from regbench.statistics.choice import Choice
+from regbench.statistics.looks import seeds_needed
 from regbench.tracking import schema
 from regbench.tracking.store import Store
-from regbench.trial import Trial, format_seeds
+from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
 LONG_SECONDS = 3600
 # of trials that did not go well, printed at the end
@@ -41,26 +44,49 @@ def print_engine(console: Console, engine: Engine, automatic: bool) -> None:
 
 
 def print_plan(console: Console, plan: Plan, data: Images) -> None:
-    """Print the data, the recipes, what is to be trained and what is finished, and what the seeds can show."""
+    """Print the data, the recipes, what is to be trained and what is finished, and what it will be able to show."""
     for note in data.notes:
         console.print(f"data: {note}")
     console.print(
         f"data: {data.name}, {len(data.train_labels):,} training and {len(data.test_labels):,} test images "
         f"in {len(data.classes)} classes"
     )
-    for recipe in plan.sweep.recipes:
+    sweep = plan.sweep
+    for recipe in sweep.recipes:
         console.print(f"recipe {recipe.id}: {recipe}")
-    todo, total = len(plan.todo), len(plan.sweep.trials)
-    console.print(f"sweep {plan.sweep.id}: {total} trials, {total - todo} finished already, {todo} to train")
+    pending = {trial.key for trial in plan.todo}
+    todo, total = sum(trial.key in pending for trial in sweep.trials), len(sweep.trials)
+    what = "trials" if not sweep.confirm else "trials of the grid"
+    console.print(f"sweep {sweep.id}: {total} {what}, {total - todo} finished already, {todo} to train")
     if plan.altered:
         console.print(
             f"the data has changed: {plan.altered} of the trials to train are finished with other images under the name "
             f"{data.name}; these have fingerprint {data.fingerprint[:16]}"
         )
+    _print_cells(console, sweep.trials, pending)
+    if sweep.confirm:
+        most = len(sweep.longest) - total
+        console.print(
+            f"then fresh seeds {format_seeds(sweep.confirm)}: none and the lam that the grid chooses for each regularizer, "
+            f"at most {most} trials; judged after {text.join_and(sweep.looks)}"
+        )
+        if plan.lams:
+            print_choice(console, plan)
+            _print_cells(console, [trial for trial in plan.trials if trial not in sweep.trials], pending)
+            if todo and plan.chosen_by:
+                console.print(
+                    f"{todo} trial(s) of the grid were missing when lam was chosen: they are trained now, and change "
+                    "nothing of it"
+                )
+    if sweep.methods:
+        console.print(_format_power(sweep))
+
+
+def _print_cells(console: Console, trials: Sequence[Trial], pending: Set[str]) -> None:
+    """Print a line per regularizer and lam: which seeds are `pending`, by trial key, and which are finished."""
     cells: dict[str, tuple[list[int], list[int]]] = {}
-    pending = set(plan.todo)
-    for trial in plan.sweep.trials:
-        cells.setdefault(trial.cell, ([], []))[trial not in pending].append(trial.seed)
+    for trial in trials:
+        cells.setdefault(trial.cell, ([], []))[trial.key not in pending].append(trial.seed)
     for cell, (train, finished) in cells.items():
         parts = [
             f"{word} seeds {format_seeds(part)}"
@@ -68,61 +94,111 @@ def print_plan(console: Console, plan: Plan, data: Images) -> None:
             if part
         ]
         console.print(f"  {cell:<34} {'; '.join(parts)}")
-    methods, seeds = _size(plan)
-    if methods and methods < total:
-        console.print(_format_power(methods, seeds))
 
 
-def print_estimate(console: Console, plan: Plan, seconds: float | None) -> None:
-    """Print how long a plan takes; `seconds` None: it could not be measured."""
-    if seconds is None:
-        console.print("estimated time: unknown, since a first training step fails")
-        return
-    console.print(f"estimated time: {timedelta(seconds=round(seconds))} (from steps measured on this device)")
-    if seconds > LONG_SECONDS:
-        methods, seeds = _size(plan)
-        needed = seeds_needed(max(methods, 1))
-        fewer = f"fewer seeds (not below {needed}, or no verdict is possible), " if seeds > needed else ""
-        console.print(f"to shorten it: a smaller train_size, fewer epochs, {fewer}fewer lams, or a machine with a GPU")
+def print_choice(console: Console, plan: Plan, choices: Mapping[str, Choice] | None = None) -> None:
+    """Print the lams for the fresh seeds; `choices`, by method, have the means that led to them."""
+    parts = []
+    for method, lam in plan.lams.items():
+        found = (choices or {}).get(method)
+        parts.append(f"{method} {format_lam(lam)}")
+        if found and len(found.means) > 1:
+            edge = f", the {found.edge} of the grid" if found.at_edge else ""
+            parts[-1] += f" (validation {text.percent(found.means[found.lam])}{edge})"
+    who = "an earlier start has chosen" if plan.chosen_by else "chosen on validation"
+    console.print(f"lam, {who}: {', '.join(parts)}")
+    missing = [method for method in plan.sweep.methods if method not in plan.lams]
+    if missing:
+        console.print(f"no lam could be chosen for {', '.join(missing)}: at each a trial failed or diverged")
 
 
-def _size(plan: Plan) -> tuple[int, int]:
-    """Return how many regularizers beside `none`, and how many seeds a sweep has."""
-    trials = plan.sweep.trials
-    methods = {(trial.regularizer, trial.scope) for trial in trials if trial.regularizer != BASELINE}
-    return len(methods), len({trial.seed for trial in trials})
+def print_look(console: Console, plan: Plan, results: Mapping[str, Result]) -> None:
+    """Print the verdicts on the fresh seeds so far."""
+    for method, found in stages.compare(plan.sweep, plan.lams, results).items():
+        if found.looked:
+            bounds, verdict = format_comparison(found)
+            goes_on = found.looked < plan.sweep.looks[-1] and not found.settled
+            console.print(
+                f"after {found.looked} fresh seeds: {method} {text.points(found.difference.mean)} pp ({bounds}): "
+                f"{'not settled, goes on' if goes_on else verdict}"
+            )
 
 
-def _format_power(regularizers: int, seeds: int) -> str:
-    """Return what the report will be able to show with so many seeds, from the packaged table of simulated sweeps."""
-    needed = seeds_needed(regularizers)
-    if seeds < needed:
-        return (
-            f"evidence: {seeds} seeds are too few for a verdict on {regularizers} regularizers; take {needed} or more"
+def print_estimate(console: Console, plan: Plan, data: Images, engine: Engine) -> None:
+    """Print how long the sweep takes, measured on some steps of the engine."""
+    fresh = [trial for trial in plan.sweep.longest if trial.seed in plan.sweep.confirm and trial.key not in plan.kept]
+    grid = [trial for trial in plan.todo if trial.seed not in plan.sweep.confirm]
+    parts, total = [], 0.0
+    for what, trials in (("", grid), ("fresh seeds at most ", fresh)):
+        if trials:
+            seconds = planning.estimate(trials, data, engine)
+            if seconds is None:
+                console.print("estimated time: unknown, since a first training step fails")
+                return
+            total += seconds
+            parts.append(f"{what}{timedelta(seconds=round(seconds))}")
+    console.print(f"estimated time: {', '.join(parts)} (from steps measured on this device)")
+    if total > LONG_SECONDS:
+        console.print(
+            "to shorten it: a smaller train_size, fewer epochs, fewer lams, a smaller confirm, or a machine with a GPU"
         )
-    chances = (f"{gain:g} points {expected_power(seeds, gain, regularizers):.0%}" for gain in (0.5, 1.0, 2.0))
+
+
+def _format_power(sweep: Sweep) -> str:
+    """Return what the sweep will be able to show, where differences spread as is assumed."""
+    from regbench.statistics.power import GAINS, SPREAD, power  # late: a plan is often read for something else
+
+    methods = len(sweep.methods)
+    if not sweep.confirm:
+        least = seeds_needed(methods) + 1
+        if len(sweep.seeds) < least:
+            return (
+                f"evidence: {len(sweep.seeds)} seeds are too few to choose lam and to judge {methods} regularizer(s); take "
+                f"{least} or more, or fresh ones by confirm"
+            )
+        return (
+            "evidence: without fresh seeds (confirm=0) the report splits the seeds: the first choose lam, the others "
+            "confirm it"
+        )
+    found = power(sweep.looks, methods)
+    if not any(found.better):
+        return (
+            f"evidence: {sweep.looks[-1]} fresh seeds are too few for a verdict on {methods} regularizer(s); "
+            f"take confirm={seeds_needed(methods)} or more"
+        )
+    chances = (f"{100 * gain:g} points {chance:.0%}" for gain, chance in zip(GAINS, found.better, strict=True))
     return (
-        f"evidence: the chance that {seeds} seeds show a true gain, where paired differences spread by {PAIRED_SD_PP:g} "
-        f"points as simulated: {', '.join(chances)}"
+        f"evidence, if paired differences spread by {100 * SPREAD:g} points: the chance to show a true gain of "
+        f"{', '.join(chances)}; to show that there is none {found.equivalent:.0%}, after {found.seeds:.0f} seeds on average"
     )
 
 
-def print_results(console: Console, results: Sequence[Result]) -> None:
-    """Print the means over seeds, and why trials did not go well."""
-    means = Table(title="means over seeds", box=None, title_justify="left")
-    means.add_column(HEADINGS[0], no_wrap=True)
-    for heading in HEADINGS[1:]:
-        means.add_column(heading, justify="right")
-    for row in table(results):
-        means.add_row(*row)
-    # as wide as it is: where it is wider than the screen, rich would leave out its numbers
-    means.width = Measurement.get(console, console.options.update(max_width=WIDEST), means).maximum
-    console.print(means)
-    wrong = [result for result in results if result.reason]
+def print_results(console: Console, plan: Plan, results: Mapping[str, Result]) -> None:
+    """Print the means over the seeds of the grid, the verdicts on fresh seeds, and why trials did not go well.
+
+    `results` are by trial key.
+    """
+    grid = [results[trial.key] for trial in plan.sweep.trials if trial.key in results]
+    _print_table(console, "means over seeds", HEADINGS, table(grid))
+    if plan.lams:
+        _print_table(console, "verdicts", FRESH_HEADINGS, fresh_table(plan.sweep, plan.lams, results))
+    wrong = [result for result in results.values() if result.reason]
     for result in wrong[:MOST_REASONS]:
         console.print(f"{result.status}: {result.trial.name}: {result.reason}")
     if len(wrong) > MOST_REASONS:
         console.print(f"and {len(wrong) - MOST_REASONS} more; in MLflow: tags.`{schema.STATUS}` != 'ok'")
+
+
+def _print_table(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    shown = Table(title=title, box=None, title_justify="left")
+    shown.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    # as wide as it is: where it is wider than the screen, rich would leave out its numbers
+    shown.width = Measurement.get(console, console.options.update(max_width=WIDEST), shown).maximum
+    console.print(shown)
 
 
 def print_store(console: Console, store: Store) -> None:

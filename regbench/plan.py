@@ -1,32 +1,37 @@
 """What a sweep will train and how long that takes; imports neither torch nor MLflow, so that a dry run is quick."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from regbench import stages
 from regbench.data.images import Images
 from regbench.engines.base import Engine
+from regbench.errors import UserError
 from regbench.measures import SHARES
+from regbench.stages import Ended
 from regbench.tracking import finished as finished_trials
 from regbench.tracking.finished import FinishedTrial
 from regbench.tracking.store import Store
 from regbench.trial import Recipe, Sweep, Trial
 
-# runs that are listed in the time of a search for one
-LISTED = 10
-
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done: `todo` is trained, `reused` (by trial key) is finished already.
+    """What is to be done next of a sweep: of its `trials`, `todo` are trained, `reused` (by key) are finished already.
 
-    `altered` is how many of `todo` are finished with other images under the data set's name. With `rerun` what is
-    finished is trained too, and nothing goes on from where it was cut off.
+    The trials are those of the grid and, once it has chosen `lams` (by method), those on fresh seeds up to the next
+    look. `chosen_by` is the run of an earlier start that has chosen. `altered` is how many of `todo` are finished with
+    other images under the data set's name. With `rerun` what is finished is trained too, and nothing goes on from where
+    it was cut off.
     """
 
     sweep: Sweep
+    trials: tuple[Trial, ...]
     todo: tuple[Trial, ...]
-    reused: dict[str, FinishedTrial]
+    reused: dict[str, FinishedTrial] = field(default_factory=dict)
+    lams: Mapping[str, float] = field(default_factory=dict)
+    chosen_by: str = ""
     altered: int = 0
     rerun: bool = False
 
@@ -43,11 +48,47 @@ class Plan:
 
 
 def make(sweep: Sweep, store: Store, rerun: bool) -> Plan:
-    """Return the sweep split into what is finished in the store's experiment and what is not (or all, for `rerun`)."""
+    """Return what is to be done of a sweep, by what is finished in the store's experiment (or all, for `rerun`)."""
     finished = finished_trials.of_recipes(store, sweep.recipes)
-    found = {trial.key: finished[trial.key] for trial in sweep.trials if trial.key in finished}
-    todo = sweep.trials if rerun else tuple(trial for trial in sweep.trials if trial.key not in found)
-    return Plan(sweep, todo, found, _altered(todo, store), rerun)
+    chosen_by, lams = finished_trials.choice(store, sweep.id) if sweep.confirm and not rerun else ("", {})
+    plan = _advance(
+        Plan(sweep, (), (), lams=lams, chosen_by=chosen_by, rerun=rerun),
+        {},
+        lambda trials: {trial.key: finished[trial.key] for trial in trials if trial.key in finished},
+    )
+    return replace(plan, altered=_altered(plan.todo, store))
+
+
+def proceed(plan: Plan, ended: Mapping[str, Ended], store: Store) -> Plan:
+    """Return what is to be done after the trials that have `ended`; without any `trials` the sweep is over."""
+
+    def find(trials: Sequence[Trial]) -> dict[str, FinishedTrial]:
+        try:
+            return finished_trials.search(store, trials, len(ended))
+        except UserError:  # the store is away: what another sweep may have finished there is trained too
+            return {}
+
+    return _advance(plan, ended, find)
+
+
+def _advance(
+    plan: Plan, ended: Mapping[str, Ended], find: Callable[[Sequence[Trial]], dict[str, FinishedTrial]]
+) -> Plan:
+    """Return the plan for the trials that are needed beside those that have `ended`; `find` gives the finished ones."""
+    sweep, lams = plan.sweep, plan.lams
+    known, added, reused = dict(ended), (), {}
+    while True:
+        if sweep.confirm and not lams and all(trial.key in known for trial in sweep.trials):
+            lams = {method: choice.lam for method, choice in stages.choices(sweep, known).items()}
+        needed = sweep.trials + (stages.fresh(sweep, lams, known) if lams else ())
+        new = tuple(trial for trial in needed if trial.key not in known)
+        found = find(new) if new else {}
+        added, reused = (*added, *new), reused | found
+        if plan.rerun or len(found) < len(new) or not new:
+            break
+        known |= found
+    todo = tuple(trial for trial in added if plan.rerun or trial.key not in reused)
+    return replace(plan, trials=added, todo=todo, reused=reused, lams=lams)
 
 
 def _altered(todo: Sequence[Trial], store: Store) -> int:
@@ -67,31 +108,29 @@ def _altered(todo: Sequence[Trial], store: Store) -> int:
 
 def refresh(plan: Plan, store: Store) -> Plan:
     """Return the plan without the trials that another process has finished since it was made."""
-    if LISTED * len(plan.todo) < len(plan.reused):
-        finished = finished_trials.of_trials(store, plan.todo)
-    else:
-        finished = finished_trials.of_recipes(store, plan.sweep.recipes)
+    finished = finished_trials.search(store, plan.todo, len(plan.reused))
     known = {old.run_id for old in plan.reused.values()}
-    new = {t.key: finished[t.key] for t in plan.todo if t.key in finished and finished[t.key].run_id not in known}
+    new = {key: found for key, found in finished.items() if found.run_id not in known}
+    if new and not plan.rerun:
+        return make(plan.sweep, store, rerun=False)
     todo = tuple(trial for trial in plan.todo if trial.key not in new)
     return replace(plan, todo=todo, reused=plan.reused | new)
 
 
-def estimate(plan: Plan, data: Images, engine: Engine) -> float | None:
-    """Return the seconds that training `plan.todo` takes, from some measured steps of each recipe; None if they fail.
+def estimate(trials: Sequence[Trial], data: Images, engine: Engine) -> float | None:
+    """Return the seconds that training `trials` takes, from some measured steps of each recipe; None if they fail.
 
     Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
     """
     seconds = 0.0
-    for recipe in plan.sweep.recipes:
-        trials = [trial for trial in plan.todo if trial.recipe == recipe]
-        if trials:
-            try:
-                cost = engine.seconds_per_image(trials, data)
-            except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
-                return None
-            train = recipe.train_size - recipe.val_size
-            last = train + len(SHARES) * len(data.test_labels)
-            images = recipe.epochs * (train + recipe.val_size / 3) + last / 3
-            seconds += cost * images * len(trials)
+    for recipe in dict.fromkeys(trial.recipe for trial in trials):
+        members = [trial for trial in trials if trial.recipe == recipe]
+        try:
+            cost = engine.seconds_per_image(members, data)
+        except Exception:  # a model that cannot be trained fails as a trial, with its reason on record
+            return None
+        train = recipe.train_size - recipe.val_size
+        last = train + len(SHARES) * len(data.test_labels)
+        images = recipe.epochs * (train + recipe.val_size / 3) + last / 3
+        seconds += cost * images * len(members)
     return seconds

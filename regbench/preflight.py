@@ -66,6 +66,11 @@ def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
                 f"batch_size={recipe.batch_size} is out of range: only {count} images are trained on; "
                 "give a smaller batch_size or a larger train_size"
             )
+        if recipe.warmup >= recipe.epochs:
+            give = f"at most {recipe.epochs - 1}" if recipe.epochs > 1 else "0"
+            raise UserError(
+                f"warmup={recipe.warmup} is out of range: epochs={recipe.epochs}; give {give}, or more epochs"
+            )
         if recipe.model != NOTEBOOK:
             import torch
 

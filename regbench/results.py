@@ -1,14 +1,18 @@
-"""How the trials of a sweep ended: a result each, and their means as a table and as the sweep's description."""
+"""How the trials of a sweep ended: a result each, and its tables, also as the sweep's description."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from regbench import stages
+from regbench.report import text
+from regbench.statistics.verdict import Comparison, Verdict
 from regbench.tracking import schema
-from regbench.trial import Sweep, Trial
+from regbench.trial import BASELINE, Sweep, Trial, format_lam, format_seeds
 
 HEADINGS = ("cell", "seeds", "validation", "test", "exact zeros", "not ok")
+FRESH_HEADINGS = ("on fresh seeds", "pairs", "test", "none", "difference, pp", "interval", "verdict")
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,49 @@ def _mean(results: Sequence[Result], metric: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def describe(sweep: Sweep, results: Sequence[Result], unknown: str = "") -> str:
-    """Return the sweep's description in Markdown: the table, and how to find all trials.
+def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, Result]) -> list[tuple[str, ...]]:
+    """Return a row of texts under FRESH_HEADINGS per method at its chosen lam; `results` by trial key."""
+    rows = []
+    for method, found in stages.compare(sweep, lams, results).items():
+        seeds, pairs = sweep.confirm[: found.looked], []
+        for seed in seeds:
+            both = [results.get(sweep.at(name, lams.get(name, 0.0), seed).key) for name in (method, BASELINE)]
+            accuracies = [one.metrics.get("test/accuracy") if one else None for one in both]
+            if None not in accuracies:
+                pairs.append(accuracies)
+        own, base = np.mean(pairs, axis=0) if pairs else (np.nan, np.nan)
+        shown = (
+            (f"{text.difference(own, base):+.2f}", *format_comparison(found)) if pairs else ("-", "-", found.verdict)
+        )
+        rows.append((sweep.at(method, lams[method], 0).cell, str(len(pairs)), *map(text.percent, (own, base)), *shown))
+    return rows
 
-    `unknown` is why the network's multiplications are not known, if so.
+
+def format_comparison(found: Comparison) -> tuple[str, str]:
+    """Return the interval of the difference in percentage points, and the verdict."""
+    inside = found.verdict in (Verdict.BETTER, Verdict.WORSE) and found.negligible
+    return text.bounds(found.difference), found.verdict + (", but by less than matters" if inside else "")
+
+
+def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, float], unknown: str = "") -> str:
+    """Return the sweep's description in Markdown: the grid, the verdicts on fresh seeds, and how to find all trials.
+
+    `results` are by trial key, `lams` the chosen ones by method. `unknown` is why the network's multiplications are not
+    known, if so.
     """
-    rule = ("---", *["---:"] * (len(HEADINGS) - 1))
-    lines = ["| " + " | ".join(row) + " |" for row in (HEADINGS, rule, *table(results))]
+    lines = _markdown(HEADINGS, table([results[trial.key] for trial in sweep.trials if trial.key in results]))
+    if lams:
+        chosen = ", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items())
+        looks = f"fresh seeds {format_seeds(sweep.confirm)}, judged after {', '.join(map(str, sweep.looks))}"
+        lines += ["", f"Chosen on validation: {chosen}. Confirmed on {looks}:", ""]
+        lines += _markdown(FRESH_HEADINGS, fresh_table(sweep, lams, results))
+    lines.append("")
     if unknown:
-        lines += ["", f"No theoretical_speedup: the network's multiplications are not known ({unknown})"]
-    else:
-        lines.append("")
-    found = f"All {len(sweep.trials)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
+        lines.append(f"No theoretical_speedup: the network's multiplications are not known ({unknown})")
+    found = f"All {len(results)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
     return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, found])
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ("---", *["---:"] * (len(headings) - 1))
+    return ["| " + " | ".join(row) + " |" for row in (headings, rule, *rows)]

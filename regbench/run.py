@@ -7,7 +7,8 @@ from contextlib import ExitStack, closing, contextmanager
 from rich.console import Console
 
 from regbench import plan as planning
-from regbench.console import Progress
+from regbench import stages
+from regbench.console import Progress, print_choice, print_look, print_results
 from regbench.data.images import Images
 from regbench.engines.base import Engine
 from regbench.measures.final import Measured, measure
@@ -24,37 +25,67 @@ from regbench.trial import Trial
 
 
 def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str) -> list[Result]:
-    """Train what is to be trained, write it to the store, and return a result for every trial of the sweep.
+    """Train what is to be trained, write it to the store, print and return a result for every trial of the sweep.
 
-    A trial that raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after
-    what is finished has been written. A store that is away stops nothing: see tracking.writer. Raises TrackingError if
-    it is away for too long after training, or fails for a reason that does not pass; what is on disk waits.
+    After the grid its choice of lams is recorded, and fresh seeds are trained until they tell: see stages. A trial that
+    raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after what is finished
+    has been written. A store that is away stops nothing: see tracking.writer. Raises TrackingError if it is away for too
+    long after training, or fails for a reason that does not pass; what is on disk waits.
     """
     with _interruptible(), ExitStack() as opened:
         # one start at a time: what another has begun or finished meanwhile is seen here
         with store.outbox.starting():
             plan = _newest(plan, store, console)
-            results = {
-                trial.key: Result(trial, plan.kept[trial.key].status, plan.kept[trial.key].metrics)
-                for trial in plan.sweep.trials
-                if trial.key in plan.kept
-            }
             in_sweep = all(plan.sweep.id in old.sweeps for old in plan.kept.values())
             if not plan.todo and not store.launcher and in_sweep:
                 # another run of the same name would hold nothing
-                return [results[trial.key] for trial in plan.sweep.trials]
+                results = {result.trial.key: result for result in _kept(plan)}
+                print_results(console, plan, results)
+                return list(results.values())
             context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
-        progress = opened.enter_context(Progress(plan.todo, console))
-        events = opened.enter_context(closing(engine.train(plan.todo, data, resume=not plan.rerun)))
-        parent.adopt(list(plan.kept.values()))
-        for result in _follow(events, parent.writer, progress, plan):
-            results[result.trial.key] = result
-        ordered = [results[trial.key] for trial in plan.sweep.trials]
+        results: dict[str, Result] = {}
+        chosen = False
+        while plan.trials:
+            results |= {result.trial.key: result for result in _kept(plan)}
+            parent.adopt({result.trial: plan.kept[result.trial.key] for result in _kept(plan)})
+            if plan.lams and not chosen:
+                chosen = True
+                _record_choice(parent.writer, plan, results, console)
+            results |= {result.trial.key: result for result in _train(plan, data, engine, parent.writer, console)}
+            if plan.lams:
+                print_look(console, plan, results)
+            plan = planning.proceed(plan, results, store)
         works = (per_image(recipe.model, len(data.classes)) for recipe in plan.sweep.recipes)
         unknown = next((work.unknown for work in works if work.unknown), "")
-        parent.end(describe(plan.sweep, ordered, unknown), all(result.status != "failed" for result in ordered))
-    return ordered
+        complete = all(result.status != "failed" for result in results.values())
+        parent.end(describe(plan.sweep, results, plan.lams, unknown), complete)
+    print_results(console, plan, results)
+    return list(results.values())
+
+
+def _kept(plan: Plan) -> Iterator[Result]:
+    """Give the results of a plan's trials that are finished already and stay as they are."""
+    for trial in plan.trials:
+        if old := plan.kept.get(trial.key):
+            yield Result(trial, old.status, old.metrics)
+
+
+def _record_choice(writer: Writer, plan: Plan, results: Mapping[str, Result], console: Console) -> None:
+    """Record the lams, and if it is this start that has chosen them, the means that led to them."""
+    choices = {} if plan.chosen_by else stages.choices(plan.sweep, results)
+    writer.choose(plan.lams, {method: choice.means for method, choice in choices.items()}, plan.chosen_by)
+    print_choice(console, plan, choices)
+
+
+def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, console: Console) -> Iterator[Result]:
+    """Train what is to be trained, and give its results."""
+    if plan.todo:
+        with (
+            Progress(plan.todo, console) as progress,
+            closing(engine.train(plan.todo, data, resume=not plan.rerun)) as events,
+        ):
+            yield from _follow(events, writer, progress, plan)
 
 
 def _newest(plan: Plan, store: Store, console: Console) -> Plan:
@@ -62,11 +93,11 @@ def _newest(plan: Plan, store: Store, console: Console) -> Plan:
     # of a start that was bringing it when the plan was made, and was ended
     flush(store, console.print)
     store.refresh()
-    planned = len(plan.todo)
+    planned = {trial.key for trial in plan.todo}
     plan = planning.refresh(plan, store)
-    if len(plan.todo) < planned:
-        console.print(f"{planned - len(plan.todo)} trial(s) finished by another process meanwhile")
-    killed = abandoned.close(store, (trial.key for trial in plan.todo))
+    if meanwhile := planned & plan.kept.keys():
+        console.print(f"{len(meanwhile)} trial(s) finished by another process meanwhile")
+    killed = abandoned.close(store, (trial.key for trial in plan.todo), plan.sweep.id)
     interrupted = [run for run in killed if schema.KEY in run.data.tags]
     if interrupted:
         console.print(f"{len(interrupted)} trial(s) cut off earlier marked KILLED")

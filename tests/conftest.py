@@ -15,13 +15,15 @@ import torch
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from regbench.commands import exit_code
+from regbench.commands import exit_code, sweep
 from regbench.data.images import Images
 from regbench.tracking import artifacts
 from regbench.training import single, stack
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = "tests.networks:Tiny"
+# most tests of sweeps are not about the fresh seeds
+GRID_ALONE = {"confirm": 0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -125,6 +127,8 @@ def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
     """Run a command in this process, which starts no interpreter; return its exit code and what it printed."""
 
     def run(main: click.Command, **options: object) -> tuple[int, str]:
+        if main is sweep.main:
+            options = GRID_ALONE | options
         with pytest.raises(SystemExit) as stop:
             exit_code.run(main, [f"--{name}={value}" for name, value in options.items()])
         return stop.value.code, capsys.readouterr().out
@@ -133,6 +137,8 @@ def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
 
 
 def arguments(name: str, **options: object) -> list[str]:
+    if name == "sweep":
+        options = GRID_ALONE | options
     return [sys.executable, "-m", "regbench", name, *(f"--{name}={value}" for name, value in options.items())]
 
 

@@ -145,7 +145,7 @@ def test_a_dry_run_tells_the_plan_and_makes_nothing(run_here, elsewhere):
     assert code == 0
     assert "6 trials, 0 finished already, 6 to train" in text
     assert re.search(r"l1 lam=1e-3 +train seeds 0, 1", text)
-    assert "evidence: 2 seeds are too few for a verdict on 2 regularizers; take 7 or more" in text
+    assert "evidence: 2 seeds are too few to choose lam and to judge 2 regularizer(s); take 8 or more, or fresh" in text
     assert re.search(r"estimated time: \d+:\d\d:\d\d", text)
     assert list(elsewhere.iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_mlflow_run_is_the_parent_of_its_trials_in_a_folder_of_any_name(database
         made.execute("UPDATE experiments SET artifact_location = ?", (f"{project}/mlruns/0",))
     for name in ("MLproject", "conda.yaml", "benchmarks", "regbench"):
         (project / name).symlink_to(PROJECT / name)
-    options = SWEEP | {"seeds": "0"}
+    options = SWEEP | {"seeds": "0", "confirm": "0"}
     parameters = [part for name, value in options.items() for part in ("-P", f"{name}={value}")]
     done = mlflow_run(*parameters, project=Path("."), PWD=str(project), MLFLOW_TRACKING_URI="")
     assert done.returncode == 0, done.stderr

@@ -17,10 +17,12 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from regbench import identity
 from regbench.commands import exit_code
 from regbench.console import print_results
+from regbench.plan import Plan
 from regbench.results import Result
-from regbench.trial import Recipe, Trial
+from regbench.trial import Recipe, Sweep, Trial
 from tests.conftest import TINY, arguments
 
 NAME = "\u00dcbung \u72ac"
@@ -145,14 +147,16 @@ def test_a_library_that_cannot_be_imported_is_named(tmp_path, monkeypatch, capsy
         exit_code.run(click.command()(space["fail"]), [])
 
 
-def test_the_results_have_all_their_numbers_at_any_width():
+def test_the_results_have_all_their_numbers_at_any_width(monkeypatch):
     recipe = Recipe("digits", "0" * 64, 100, 10)
     numbers = {"val/accuracy": 0.1, "test/accuracy": 0.0944, "sparsity/exact": 0.0}
     name = "my_lab.regularizers.structured:GroupLassoWithDeadZone"
-    results = [Result(Trial(recipe, reg, 1e-4, 0), "ok", numbers) for reg in ("none", name)]
+    trials = tuple(Trial(recipe, reg, 1e-4, 0) for reg in ("none", name))
+    monkeypatch.setattr(identity, "files", lambda *_: {})  # of a class that is not there
+    results = {trial.key: Result(trial, "ok", numbers) for trial in trials}
     for width in (1, 20, 80, 200):
         written = io.StringIO()
-        print_results(Console(file=written, width=width, soft_wrap=True), results)
+        print_results(Console(file=written, width=width, soft_wrap=True), Plan(Sweep(trials), trials, ()), results)
         for cell in ("none", f"{name} lam=1e-4"):
             assert re.search(rf"^ {re.escape(cell)} +1 +10\.00% +9\.44% +0\.00% *$", written.getvalue(), re.MULTILINE)
 

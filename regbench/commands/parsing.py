@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from regbench import regularizers
-from regbench.click_fields import ALL, AUTO, REAL
+from regbench.click_fields import ALL, AUTO, REAL, WHOLE
 from regbench.errors import UserError
 
 MAX_SEEDS = 10_000
+MAX_CONFIRM = 1_000  # fresh seeds
+CONFIRM = "accepted: a number of fresh seeds, a list of them as in 10-19, 0 for none, or auto"
 MAX_SEED = 2**32 - 1  # the largest that numpy's and scikit-learn's generators take
 
 
@@ -33,6 +35,19 @@ def seeds(text: str, option: str = "seeds") -> tuple[int, ...]:
     if repeated:
         raise UserError(f"{option}={text!r}: seed {repeated[0]} is given more than once; write it once")
     return tuple(found)
+
+
+def confirm(text: str) -> int | tuple[int, ...] | None:
+    """Return how many fresh seeds to take at most, or which; None for auto. A list of one is a range: 7-7."""
+    if text.strip() == AUTO:
+        return None
+    if re.match(rf"{WHOLE}\s*[,-]", text.strip(), re.ASCII):
+        return seeds(text, "confirm")
+    if not re.fullmatch(WHOLE, text.strip(), re.ASCII):
+        raise UserError(f"confirm={text!r} is not a number of seeds; {CONFIRM}")
+    if len(text) > 9 or int(text) > MAX_CONFIRM:
+        raise UserError(f"confirm={text!r} is out of range; accepted: up to {MAX_CONFIRM} seeds")
+    return int(text)
 
 
 def one_seed(text: str) -> int:

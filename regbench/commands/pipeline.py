@@ -99,7 +99,7 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
     printing.print_engine(console, engine, automatic=options.device == AUTO)
     printing.print_plan(console, plan, images)
     if plan.todo:
-        printing.print_estimate(console, plan, planning.estimate(plan, images, engine))
+        printing.print_estimate(console, plan, images, engine)
     if options.dry_run:
         store.name_launcher("dry_run")
         return []
@@ -110,6 +110,5 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
     checkpoint.seconds_between()  # a bad setting is refused before anything is written
     checkpoint.clean()
     results = run_plan(plan, images, store, engine, console, f"{name} {images.name}")
-    printing.print_results(console, results)
     printing.print_store(console, store)
     return results

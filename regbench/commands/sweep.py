@@ -1,13 +1,16 @@
 """`sweep`: regularizers x lams x seeds of one recipe, trained and tracked (`mlflow run . -P reg=l2`)."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regbench import regularizers
 from regbench.click_fields import AUTO, choice, command, images, option, switch
 from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
-from regbench.trial import SCOPES, Recipe, grid
+from regbench.errors import UserError
+from regbench.statistics.looks import CONFIRM, schedule
+from regbench.trial import BASELINE, SCOPES, Recipe, format_seeds, grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,15 @@ class SweepOptions(TrainingOptions):
     lam: tuple[float, ...] | None = option(
         AUTO, parsing.lams, "Strengths, a comma list for each regularizer; auto: the regularizer's own grid."
     )
-    seeds: tuple[int, ...] = option("0-9", parsing.seeds, "Seeds: 0,1,2 or 0-9.")
+    seeds: tuple[int, ...] = option(
+        "0-2", parsing.seeds, "Seeds of the grid, on which lam is chosen by validation: 0,1,2 or 0-2."
+    )
+    confirm: int | tuple[int, ...] | None = option(
+        AUTO,
+        parsing.confirm,
+        f"Fresh seeds, on which the chosen lam is compared with `none`: at most so many, judged in looks; a list, as "
+        f"10-19, judged once; 0: the grid alone; auto: {CONFIRM}, 0 where there is nothing to compare or choose.",
+    )
     scope: str = option(
         "weights",
         choice(*SCOPES),
@@ -42,6 +53,40 @@ def main(options: SweepOptions, **chosen: object) -> None:
     data, train_size = prepared.data, prepared.size(options.train_size)
     val_size = max(train_size // 10, len(data.classes)) if options.val_size is None else options.val_size
     recipe = Recipe(data.name, data.fingerprint, train_size, val_size, **chosen)
-    sweep = grid(recipe, cells, options.seeds, options.scope)
+    fresh, looks = fresh_seeds(options, cells, val_size)
+    sweep = grid(recipe, cells, options.seeds, options.scope, fresh, looks)
     results = pipeline.train(prepared, options, sweep, f"sweep {','.join(options.reg)}")
     sys.exit(int(any(result.status == "failed" for result in results)))
+
+
+def fresh_seeds(
+    options: SweepOptions, cells: Sequence[tuple[str, float]], val_size: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the fresh seeds of a sweep of these cells, and after how many of them it is judged; none for the grid alone.
+
+    Raises UserError for fresh seeds that are in the grid, or that could not tell anything.
+    """
+    wanted, regularizers_ = options.confirm, {name for name, _ in cells} - {BASELINE}
+    problem = ""
+    if not regularizers_ or BASELINE not in dict(cells):
+        problem = "a verdict needs `none` and a regularizer; leave baseline=true and name one in reg"
+    elif val_size == 0 and len(cells) > len(regularizers_) + 1:
+        problem = "val_size=0 leaves nothing to choose lam by; give val_size, or one lam"
+    if problem and wanted:
+        raise UserError(f"confirm={_format(wanted)}: {problem}, or take confirm=0")
+    wanted = (0 if problem else CONFIRM) if wanted is None else wanted
+    if isinstance(wanted, tuple):
+        if both := sorted(set(wanted) & set(options.seeds)):
+            raise UserError(
+                f"confirm={_format(wanted)}: seed {both[0]} is one of seeds={_format(options.seeds)}, on which lam is "
+                "chosen; give fresh ones"
+            )
+        return tuple(sorted(wanted)), (len(wanted),)
+    first = max(options.seeds) + 1
+    if first + wanted - 1 > parsing.MAX_SEED:
+        raise UserError(f"confirm={wanted}: there are not so many seeds after {first - 1}; give a list of others")
+    return tuple(range(first, first + wanted)), schedule(wanted, len(regularizers_)) if wanted else ()
+
+
+def _format(seeds: int | tuple[int, ...]) -> str:
+    return str(seeds) if isinstance(seeds, int) else format_seeds(seeds).replace(" ", "")

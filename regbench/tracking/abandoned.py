@@ -18,17 +18,20 @@ if TYPE_CHECKING:  # MLflow takes two seconds to import
 SILENT = 600_000  # ms without a heartbeat, after which a process on another machine counts as dead
 
 
-def close(store: Store, keys: Iterable[str]) -> list[Run]:
+def close(store: Store, keys: Iterable[str], sweep_id: str) -> list[Run]:
     """Mark runs of dead processes as KILLED and return them; on another machine, runs that are silent for SILENT.
 
     A sweep that was only cut off from the store for that long still ends its runs properly.
-    Raises UserError if a living process on this machine is training one of `keys`.
+    Raises UserError if a living process on this machine is training one of `keys`, or the same sweep, which may have
+    come to its fresh seeds.
     """
     keys, mine = set(keys), writer_process.current()
     running = [run for run in store.search("attributes.status = 'RUNNING'") if schema.OWNER in run.data.tags]
     for run in running:
         owner = run.data.tags[schema.OWNER]
-        if owner != mine and writer_process.alive(owner) and not keys.isdisjoint(_keys(store, run)):
+        if owner == mine or not writer_process.alive(owner):
+            continue
+        if run.data.tags.get(schema.SWEEP) == sweep_id or not keys.isdisjoint(_keys(store, run)):
             pid = owner.rsplit(":", 2)[1]
             raise UserError(
                 f"process {pid} is training trials of this sweep at this moment ({run.info.run_name}): wait for "

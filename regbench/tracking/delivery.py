@@ -88,11 +88,13 @@ class Delivery:
     def _write(self, folder: Path, record: Record) -> None:
         if record.run_id:
             with ignoring(retry.gone):
-                self._end(_Confirmed(record.run_id), record)
+                run = self._confirmed[record.token]
+                run.run_id = record.run_id
+                self._send_files(run, folder, record)
+                self._end(run, record)
             return
         run = self._ensure_run(record, new=False)
-        for path in sorted((folder / outbox.FILES).iterdir()) if record.files else ():
-            run.do_once(path.name, lambda path=path: self._client.log_artifact(run.run_id, path, record.files))
+        self._send_files(run, folder, record)
         if run.doubtful:
             # a server that answered too late may have created a second run
             for other in _find_runs(self._client, self._experiment_id, record.token):
@@ -102,6 +104,10 @@ class Delivery:
         if record.replaces:
             with ignoring(retry.gone):
                 self._client.set_tag(record.replaces, schema.SUPERSEDED, run.run_id)
+
+    def _send_files(self, run: _Confirmed, folder: Path, record: Record) -> None:
+        for path in sorted((folder / outbox.FILES).glob("*")):
+            run.do_once(path.name, lambda path=path: self._client.log_artifact(run.run_id, path, record.files or None))
 
     def kill(self, record: Record) -> None:
         """Mark the run of a trial that did not end as KILLED, if there is one."""
@@ -146,7 +152,8 @@ class Delivery:
 
     def _end(self, run: _Confirmed, record: Record) -> None:
         run.do_once(".metrics", lambda: self._log(run, record, record.result))
-        self._client.set_terminated(run.run_id, record.status, record.end)
+        if record.status != "RUNNING":  # else what is written to the run of a sweep that goes on
+            self._client.set_terminated(run.run_id, record.status, record.end)
 
 
 def flush(store: Store, report: Callable[[str], None]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,21 @@ from regbench.trial import Recipe, Trial
 if TYPE_CHECKING:  # MLflow takes two seconds to import
     from mlflow.entities import Run
 
+LISTED = 10  # runs that are listed in the time of a search for one
+
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under."""
+    """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under.
+
+    `sweeps` are the ids of its sweeps, with its stage in each.
+    """
 
     run_id: str
     status: str
     metrics: dict[str, float]
     parent: str
-    sweeps: frozenset[str]
+    sweeps: Mapping[str, str]
 
 
 def of_recipes(store: Store, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
@@ -30,9 +36,21 @@ def of_recipes(store: Store, recipes: Iterable[Recipe]) -> dict[str, FinishedTri
     return _search(store, schema.RECIPE, (recipe.id for recipe in recipes))
 
 
-def of_trials(store: Store, trials: Iterable[Trial]) -> dict[str, FinishedTrial]:
-    """Return the same as `of_recipes` of these trials only, by a search for each."""
-    return _search(store, schema.KEY, (trial.key for trial in trials))
+def search(store: Store, trials: Sequence[Trial], others: int) -> dict[str, FinishedTrial]:
+    """Return the same as `of_recipes` of these trials only; `others` is how many more the store may hold."""
+    if LISTED * len(trials) < others:
+        return _search(store, schema.KEY, (trial.key for trial in trials))
+    found = of_recipes(store, dict.fromkeys(trial.recipe for trial in trials))
+    return {trial.key: found[trial.key] for trial in trials if trial.key in found}
+
+
+def choice(store: Store, sweep_id: str) -> tuple[str, dict[str, float]]:
+    """Return the run of an earlier start of this sweep that has chosen lams, and these, by method; empty if none has."""
+    starts = store.search(f"{schema.where(schema.KIND, 'sweep')} and {schema.where(schema.SWEEP, sweep_id)}")
+    for run in reversed(starts):
+        if schema.CHOICE in run.data.tags:
+            return run.data.tags.get(schema.CHOSEN_BY, run.info.run_id), json.loads(run.data.tags[schema.CHOICE])
+    return "", {}
 
 
 def newest(runs: Iterable[Run]) -> dict[str, Run]:
@@ -56,4 +74,4 @@ def _search(store: Store, tag: str, values: Iterable[str]) -> dict[str, Finished
 def _read(run: Run) -> FinishedTrial:
     tags = run.data.tags
     status, parent = tags.get(schema.STATUS, ""), tags.get(schema.PARENT, "")
-    return FinishedTrial(run.info.run_id, status, dict(run.data.metrics), parent, schema.sweeps(tags))
+    return FinishedTrial(run.info.run_id, status, dict(run.data.metrics), parent, schema.stages(tags))

@@ -40,7 +40,7 @@ class Record:
     params: dict[str, str] = field(default_factory=dict)
     dataset: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
-    files: str = ""  # artifact folder of the run's files; empty: there are none
+    files: str = ""  # artifact folder of the run's files
     replaces: str = ""  # the id of an earlier finished run
 
 

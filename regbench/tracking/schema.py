@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 from regbench import __version__, provenance
 from regbench.data.images import Images
 from regbench.tracking import writer_process
-from regbench.trial import Sweep, Trial, format_lam
+from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
 KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
-SWEEP = "regbench.sweep"  # on a sweep's run: its id; on trials of earlier versions the ids of all sweeps with the trial
+SWEEP = "regbench.sweep"  # on a sweep's run: its id; with ".<id>" on a trial of that sweep: its stage there
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"
+STAGE = "regbench.stage"  # on a trial, also as the value of its sweeps' tags: grid or confirm
+CONFIRM = "regbench.confirm"  # on a sweep: its fresh seeds, as in 3-42
+LOOKS = "regbench.looks"  # on a sweep: after how many of them it is judged, as in 12,24,40
+CHOICE = "regbench.choice"  # on a sweep: regularizer -> chosen lam, as JSON
 DATASET = "regbench.dataset"
 FINGERPRINT = "regbench.fingerprint"
 DEVICE = "regbench.device"
@@ -33,8 +37,11 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
 USER = "mlflow.user"
+GRID, CONFIRMATION = "grid", "confirm"  # a trial's stage
 DATA_CONTEXT = ("mlflow.data.context", "training")  # tag of a run's data set
+CHOSEN_BY = "regbench.chosen_by"  # on a sweep that goes on with the choice of an earlier start: that one's run
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
+CHOICE_FILE = "choice.json"  # artifact of the sweep's run that has chosen: the mean validation accuracies of all lams
 WEIGHTS = "weights"  # folder of a trial's artifacts
 
 
@@ -50,12 +57,19 @@ class SweepContext:
     def sweep_tags(self) -> dict[str, str]:
         """Return the tags of the sweep's own run."""
         tags = {KIND: "sweep", SWEEP: self.sweep.id, DATASET: self.data.name, FINGERPRINT: self.data.fingerprint}
+        if self.sweep.confirm:
+            tags |= {CONFIRM: format_seeds(self.sweep.confirm), LOOKS: ",".join(map(str, self.sweep.looks))}
         return self._shared_tags() | tags | {VERSION: __version__} | provenance.tags()
 
     def trial_tags(self, trial: Trial, parent: str) -> dict[str, str]:
         """Return the tags of a trial's run from its start; `parent` is the id of the sweep's run."""
-        tags = {KIND: "trial", PARENT: parent, KEY: trial.key, RECIPE: trial.recipe.id}
-        return self._shared_tags() | tags | membership(self.sweep.id)
+        stage = self.stage(trial)
+        tags = {KIND: "trial", PARENT: parent, KEY: trial.key, RECIPE: trial.recipe.id, STAGE: stage}
+        return self._shared_tags() | tags | membership(self.sweep.id, stage)
+
+    def stage(self, trial: Trial) -> str:
+        """Return the stage of the sweep to which a trial belongs: grid or confirm."""
+        return CONFIRMATION if trial.seed in self.sweep.confirm else GRID
 
     def _shared_tags(self) -> dict[str, str]:
         owner, user = writer_process.current(), writer_process.user()
@@ -66,6 +80,7 @@ class SweepContext:
         return {
             "sweep": self.sweep.id,
             "dataset": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+            "confirm": {"seeds": list(self.sweep.confirm), "looks": list(self.sweep.looks)},
             "recipes": {recipe.id: asdict(recipe) for recipe in self.sweep.recipes},
             "trials": [
                 {"key": trial.key, "recipe": trial.recipe.id}
@@ -112,15 +127,17 @@ def launcher_tags(sweep_run: str, experiment: str) -> dict[str, str]:
     return {KIND: "launcher", NOTE: f"The sweep is run `{sweep_run}` of the experiment `{experiment}`."}
 
 
-def membership(sweep_id: str) -> dict[str, str]:
+def membership(sweep_id: str, stage: str) -> dict[str, str]:
     """Return the tag of a trial of this sweep: one tag for each sweep, so that concurrent sweeps keep each other's."""
-    return {f"{SWEEP}.{sweep_id}": "true"}
+    return {f"{SWEEP}.{sweep_id}": stage}
 
 
-def sweeps(tags: Mapping[str, str]) -> frozenset[str]:
-    """Return the ids of all sweeps to which a trial with these tags belongs."""
-    named = {name.removeprefix(f"{SWEEP}.") for name in tags if name.startswith(f"{SWEEP}.")}
-    return frozenset(named | set(tags.get(SWEEP, "").split()))
+def stages(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the id of each sweep to which a trial with these tags belongs -> its stage there, grid or confirm."""
+    # trials of earlier versions have "true", or the ids of all their sweeps in one tag
+    older = dict.fromkeys(tags.get(SWEEP, "").split(), GRID)
+    named = {name.removeprefix(f"{SWEEP}."): value for name, value in tags.items() if name.startswith(f"{SWEEP}.")}
+    return older | {name: CONFIRMATION if value == CONFIRMATION else GRID for name, value in named.items()}
 
 
 def where(tag: str, value: str) -> str:
@@ -130,4 +147,4 @@ def where(tag: str, value: str) -> str:
 
 def in_sweep(sweep_id: str) -> str:
     """Return the MLflow filter for a sweep's trials, including those trained for an earlier sweep."""
-    return " and ".join(where(tag, value) for tag, value in ({KIND: "trial"} | membership(sweep_id)).items())
+    return f"{where(KIND, 'trial')} and tags.`{SWEEP}.{sweep_id}` LIKE '%'"

@@ -1,7 +1,7 @@
 """A sweep's own run: parent of its trials, with the environment as tags and the sweep as an artifact."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache
@@ -15,6 +15,7 @@ from regbench.tracking.finished import FinishedTrial
 from regbench.tracking.outbox import Record
 from regbench.tracking.store import Store
 from regbench.tracking.writer import Writer
+from regbench.trial import Trial
 
 
 class SweepRun:
@@ -64,7 +65,7 @@ class SweepRun:
         for name, value in tags.items():
             self._store.client.set_tag(run_id, name, value)
 
-    def adopt(self, reused: Sequence[FinishedTrial]) -> None:
+    def adopt(self, reused: Mapping[Trial, FinishedTrial]) -> None:
         """Add trials that are finished already to this sweep.
 
         Those of an interrupted start of the same sweep are moved here, so that one run lists the whole sweep; those of
@@ -73,11 +74,11 @@ class SweepRun:
         sweep, interrupted = self._context.sweep.id, cache(self._was_interrupted)
 
         def move() -> None:
-            for trial in reused:
-                if sweep not in trial.sweeps:
-                    self._set_tags(trial.run_id, schema.membership(sweep))
-                if interrupted(trial.parent):
-                    self._set_tags(trial.run_id, {schema.PARENT: self.run_id})
+            for trial, found in reused.items():
+                if sweep not in found.sweeps:
+                    self._set_tags(found.run_id, schema.membership(sweep, self._context.stage(trial)))
+                if interrupted(found.parent):
+                    self._set_tags(found.run_id, {schema.PARENT: self.run_id})
 
         retry.retry(move, self._report)
 

@@ -1,5 +1,6 @@
 """The only writer of runs: results go to disk, and from there to the tracking store, in threads beside the training."""
 
+import json
 import math
 import threading
 import time
@@ -17,7 +18,7 @@ from regbench.tracking import artifacts, retry, schema
 from regbench.tracking.delivery import Delivery, describe_pending, format_results, ignoring
 from regbench.tracking.outbox import Record
 from regbench.tracking.store import Store
-from regbench.trial import Trial
+from regbench.trial import Trial, format_lam
 
 FLUSH_SECONDS = 15.0  # between two updates of a running trial's curves
 MAX_WAITING = 8  # results in memory that may wait for the disk: weights are large
@@ -112,6 +113,24 @@ class Writer:
         self._check()
         tags = schema.outcome_tags("failed", reason)
         self._submit(replace(self._open.pop(trial.key), status="FAILED", end=_now(), result=tags))
+
+    def choose(
+        self, lams: Mapping[str, float], means: Mapping[str, Mapping[float, float]], chosen_by: str = ""
+    ) -> None:
+        """Write to the sweep's run which lams, by method, are trained on fresh seeds.
+
+        `means` are the mean validation accuracies, by method and lam, that led to them; of an earlier start's choice its
+        run `chosen_by` has them.
+        """
+        self._check()
+        tags = {schema.CHOICE: json.dumps(lams)} | ({schema.CHOSEN_BY: chosen_by} if chosen_by else {})
+        rows = {name: {format_lam(lam): mean for lam, mean in found.items()} for name, found in means.items()}
+
+        def write(folder: Path) -> None:
+            if means:
+                (folder / schema.CHOICE_FILE).write_text(json.dumps({"lams": lams, "validation": rows}, indent=1))
+
+        self._submit(Record(uuid.uuid4().hex, "", run_id=self._parent, result=tags), write)
 
     def end(self, note: str, status: str) -> None:
         """Write the sweep's own description and status, after all trials."""

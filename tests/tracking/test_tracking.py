@@ -72,7 +72,7 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
         assert run.info.status == "FINISHED"
         assert run.data.tags[schema.PARENT] == parent.info.run_id
         assert run.data.tags[schema.STATUS] == "ok"
-        assert schema.sweeps(run.data.tags) == {sweep.id}
+        assert schema.stages(run.data.tags) == {sweep.id: "grid"}
         assert run.data.params == schema.trial_params(result.trial)
         assert run.data.params["lam"] == ("0" if result.trial.regularizer == "none" else "1e-3")
         history = client.get_metric_history(run.info.run_id, "val/accuracy")

@@ -14,7 +14,7 @@ from regbench.engines import select
 from regbench.errors import TrackingError
 from regbench.regularizers import cells
 from regbench.run import run_plan
-from regbench.tracking import delivery, outbox, schema, writer, writer_process
+from regbench.tracking import delivery, finished, outbox, schema, writer, writer_process
 from regbench.tracking.delivery import flush
 from regbench.tracking.outbox import Outbox, Record
 from regbench.tracking.store import Store
@@ -189,7 +189,7 @@ def test_a_result_is_claimed_once(elsewhere):
 @pytest.mark.parametrize("listed", [0, 100])
 def test_what_was_finished_after_the_plan_was_made_is_seen(listed, sweep, images, monkeypatch):
     """By a listing, or by a search for each trial, whichever is quicker."""
-    monkeypatch.setattr(planning, "LISTED", listed)
+    monkeypatch.setattr(finished, "LISTED", listed)
     train(grid(sweep.recipes[0], cells(["l1"], [1e-3]), [0]), images)
     before = planning.make(sweep, Store("e"), rerun=False)
     assert (len(before.todo), len(before.reused)) == (2, 2)
