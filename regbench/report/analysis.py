@@ -1,4 +1,4 @@
-"""The analysis of tidy frames: which cells count, which lam is chosen, how each regularizer compares with none."""
+"""The analysis of tidy frames: how each regularizer, at its chosen lam, compares with none on fresh seeds."""
 
 import math
 import re
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from regbench.report import statistics
+from regbench.report.design import VALIDATION, Design, design
 from regbench.report.load import Runs
-from regbench.report.statistics import Interval, t_interval
-from regbench.report.verdict import Comparison, Grid, Verdict, compare
-from regbench.trial import BASELINE, format_lam
+from regbench.statistics.paired import Noise, noise
+from regbench.statistics.verdict import Comparison, Verdict, judge
+from regbench.tracking import schema
+from regbench.trial import BASELINE, format_seeds
 
-VALIDATION, TEST = "val/accuracy", "test/accuracy"
+TEST = "test/accuracy"
 # metrics whose means a cell contains, beside the accuracies
 MEANS = (
     "sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "theoretical_speedup", "sparsity_at_1pp", "time/trial",
@@ -22,126 +23,101 @@ PRUNE = "prune/"  # the accuracies of pruned networks are "prune/<share>"
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Test accuracies (fractions) of a method, `test` [seed], and of none, `none` [seed], on fresh seeds.
+
+    These are the pairs that the method's comparison is of. Of its `planned` fresh seeds both trials of the first `ended`
+    have ended.
+    """
+
+    test: np.ndarray
+    none: np.ndarray
+    ended: int
+    planned: int
+
+    @property
+    def noise(self) -> Noise:
+        return noise(self.test, self.none)
+
+
+@dataclass(frozen=True)
 class Analysis:
     """The content of tables and figures.
 
-    seeds: those that the comparison uses. cells: a row per method and lam over these seeds (interval bounds beside the
-    means; `missing`: seeds without a usable result; `usable`: takes part in the choice of lam). comparisons: method ->
-    Comparison, none left out. notes: a sentence for each thing left out, and why.
+    cells: a row per method and lam of the grid, over the seeds that choose (means, and the lowest and highest accuracy;
+    `missing`: seeds without a usable result). chosen: a row per method at its chosen lam, in the same columns, over
+    `shown`: method -> its fresh seeds, or those of the grid where it has no fresh ones; the mean on test is over all that
+    ended. comparisons and pairs: per method with a chosen lam, none left out. notes: a sentence for each thing left out,
+    and why.
     """
 
-    seeds: tuple[int, ...]
+    design: Design
     cells: pd.DataFrame
+    chosen: pd.DataFrame
+    shown: dict[str, tuple[int, ...]]
     comparisons: dict[str, Comparison]
+    pairs: dict[str, Pairs]
     notes: tuple[str, ...]
-    paired_sd: float = math.nan  # of the paired differences at the chosen lams, pooled; a fraction
 
-    def chosen(self, method: str) -> float | None:
-        """Return the method's chosen lam, 0 for none, None where nothing could be chosen."""
+    def lam(self, method: str) -> float | None:
+        """Return the method's chosen lam, 0 for none, None where there is no choice."""
         if method == BASELINE:
             return 0.0
-        return self.comparisons[method].selection.lam if method in self.comparisons else None
+        return self.design.choices[method].lam if method in self.design.choices else None
 
     def at_chosen(self, table: pd.DataFrame, method: str) -> pd.DataFrame:
-        """Return the method's rows of a table with columns method and lam, at its chosen lam."""
-        return table[(table["method"] == method) & (table["lam"] == self.chosen(method))]
+        """Return the method's rows of a table with columns method, lam and seed, at its chosen lam on seeds `shown`."""
+        own = (table["method"] == method) & (table["lam"] == self.lam(method))
+        return table[own & table["seed"].isin(self.shown.get(method, ()))]
 
     def cell(self, method: str) -> pd.Series:
-        """Return the method's row of `cells` at its chosen lam."""
-        return self.at_chosen(self.cells, method).iloc[0]
+        """Return the method's row of `chosen`."""
+        return self.chosen[self.chosen["method"] == method].iloc[0]
 
     def judged(self, verdict: Verdict) -> list[str]:
         """Return the methods with this verdict."""
         return [method for method, found in self.comparisons.items() if found.verdict == verdict]
 
     @property
-    def exploratory(self) -> bool:
-        """Return whether there are too few seeds for any verdict of significance."""
-        return any(found.exploratory for found in self.comparisons.values())
-
-    @property
     def methods(self) -> list[str]:
         """Return all methods in their order of appearance, none first."""
-        return list(dict.fromkeys(self.cells["method"]))
+        return list(dict.fromkeys([*self.chosen["method"], *self.cells["method"]]))
 
 
 def analyse(runs: Runs) -> Analysis:
     """Return the analysis of finished trials.
 
-    A trial that diverged has no accuracy to average: its lam is left out of the choice, by name. One that collapsed to
-    chance is an accuracy like any other. Seeds are those with a none and at least half of the other cells.
+    A fresh training that diverged or collapsed counts with the accuracy that it has.
     """
-    trials, notes = runs.trials, []
-    usable = trials[trials["outcome"] != "diverged"]
-    seeds = _seeds(trials, notes)
-    cells = pd.DataFrame([_cell(*key, group, seeds) for key, group in _grouped(trials)])
-    if not len(cells):
-        return Analysis((), pd.DataFrame(columns=["method", "lam"]), {}, ("No trial has finished.",))
-    baseline = _by_seed(usable, BASELINE, 0.0, TEST, seeds)
-    if not seeds or baseline is None:
-        what = "No seed has a usable trial" if BASELINE in set(cells["method"]) else "There are no trials"
-        notes.append(f"{what} of none, so nothing is compared.")
-        return Analysis(seeds, cells, {}, tuple(notes))
-    groups = cells[cells["method"] != BASELINE].groupby("method", sort=False)
-    grids = {method: _grid(method, group, usable, seeds, notes) for method, group in groups}
-    family = {method: grid for method, grid in grids.items() if grid is not None}
-    comparisons = compare(family, baseline) if family else {}
-    sizes = {method: len(grid.lams) for method, grid in family.items()}
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{method} {size}" for method, size in sizes.items())
-        notes.append(f"The numbers of lams differ ({shown}): a longer grid has more chances.")
-    spreads = [
-        np.var(_by_seed(usable, method, found.selection.lam, TEST, seeds) - baseline, ddof=1)
-        for method, found in comparisons.items()
-        if len(seeds) > 1
-    ]
-    return Analysis(seeds, cells, comparisons, tuple(notes), math.sqrt(np.mean(spreads)) if spreads else math.nan)
-
-
-def _grouped(trials: pd.DataFrame):
-    """Return ((method, lam), trials), none first, lams rising; trials by seed, since sums depend on their order."""
-    order = {name: index for index, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
-    groups = dict(list(trials.sort_values("seed", kind="stable").groupby(["method", "lam"])))
-    return sorted(groups.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-
-
-def _seeds(trials: pd.DataFrame, notes: list[str]) -> tuple[int, ...]:
-    """Return the seeds to compare on; those left out are named in `notes`."""
-    every = sorted(set(trials["seed"]))
-    baseline = set(trials.loc[(trials["method"] == BASELINE) & (trials["outcome"] != "diverged"), "seed"])
-    others = trials[trials["method"] != BASELINE]
-    cells = len(others[["method", "lam"]].drop_duplicates())
-    counts = others.groupby("seed").size()
-    if BASELINE not in set(trials["method"]):
-        return tuple(every)
-    kept = tuple(seed for seed in every if seed in baseline and 2 * counts.get(seed, 0) >= cells)
-    left = [str(seed) for seed in every if seed not in kept]
-    if left:
-        why = "having no usable trial of none or less than half of the cells"
-        notes.append(f"Seeds left out, {why}: {', '.join(left)}.")
-    return kept
-
-
-def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) -> dict[str, object]:
-    counted = group[group["seed"].isin(seeds) & (group["outcome"] != "diverged")]
-    missing = sorted(set(seeds) - set(counted["seed"]))
-    outcomes = group["outcome"].value_counts()
-    row: dict[str, object] = {
-        "method": method,
-        "lam": lam,
-        "n": len(counted),
-        "missing": ", ".join(map(str, missing)),
-        "diverged": int(outcomes.get("diverged", 0)),
-        "collapsed": int(outcomes.get("collapsed", 0)),
-        "usable": not missing and len(seeds) > 0,
-    }
-    for name, metric in (("validation", VALIDATION), ("test", TEST), ("gap", "gap/accuracy")):
-        interval = _interval(counted, metric)
-        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    for name in (*MEANS, *prune_curve(group)):
-        # runs of an earlier version lack some of them
-        row[name] = counted[name].mean() if name in counted and len(counted) else math.nan
-    return row
+    trials = runs.trials
+    if trials.empty:
+        nothing = pd.DataFrame(columns=["method", "lam", "seed"])
+        return Analysis(Design((), {}, (), (), False), nothing, nothing, {}, {}, {}, ("No trial has finished.",))
+    plan = design(runs)
+    notes = list(plan.notes)
+    grid = trials[trials["stage"] == schema.GRID]
+    choosing = plan.selection or tuple(sorted(set(grid["seed"])))
+    cells = [_cell(*key, group, choosing) for key, group in _grouped(grid)]
+    if BASELINE in set(trials["method"]):
+        pairs, differences = _pairs(runs, plan)
+    else:
+        pairs, differences = {}, {}
+        notes.insert(0, "There are no trials of none, so nothing is compared.")
+    comparisons = judge(differences, plan.looks)
+    pairs = {method: _counted(found, comparisons[method]) for method, found in pairs.items()}
+    shown, chosen = {}, []
+    lams = {BASELINE: 0.0} | {method: choice.lam for method, choice in plan.choices.items()}
+    for method, lam in ((method, lam) for method, lam in lams.items() if method in set(trials["method"])):
+        group = trials[(trials["method"] == method) & (trials["lam"] == lam)].sort_values("seed", kind="stable")
+        fresh = group[group["seed"].isin(set(plan.confirm) - runs.chosen_on.get(method, frozenset()))]
+        own = fresh if len(fresh) else group[group["seed"].isin(choosing)]
+        shown[method] = tuple(own["seed"])
+        counts = {"n": len(own), "test": own.reindex(columns=[TEST])[TEST].mean()}  # those that diverged too
+        chosen.append(_cell(method, lam, own, shown[method]) | counts)
+        notes += _failed(method, fresh)
+    columns = list(_cell(BASELINE, 0.0, trials, ()))
+    frames = (pd.DataFrame(rows, columns=columns) for rows in (cells, chosen))
+    return Analysis(plan, *frames, shown, comparisons, pairs, tuple(notes))
 
 
 def prune_curve(frame: pd.DataFrame) -> dict[str, float]:
@@ -151,40 +127,72 @@ def prune_curve(frame: pd.DataFrame) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _interval(trials: pd.DataFrame, metric: str) -> Interval:
-    values = trials[metric].dropna() if metric in trials else pd.Series(dtype=float)
-    if values.empty:
-        return Interval(math.nan, math.nan, math.nan, 0, statistics.LEVEL)
-    return t_interval(values.to_numpy())
+def _grouped(trials: pd.DataFrame) -> list[tuple[tuple[str, float], pd.DataFrame]]:
+    """Return ((method, lam), trials), none first, lams rising; trials by seed, since sums depend on their order."""
+    order = {name: index for index, name in enumerate(dict.fromkeys([BASELINE, *trials["method"]]))}
+    groups = dict(list(trials.sort_values("seed", kind="stable").groupby(["method", "lam"])))
+    return sorted(groups.items(), key=lambda item: (order[item[0][0]], item[0][1]))
 
 
-def _by_seed(trials: pd.DataFrame, method: str, lam: float, metric: str, seeds: tuple[int, ...]) -> np.ndarray | None:
-    """Return a metric [seed] of one cell in the order of `seeds`, None if one is missing."""
-    cell = trials[(trials["method"] == method) & (trials["lam"] == lam)].set_index("seed")
-    if metric not in cell or not set(seeds) <= set(cell.index):
-        return None
-    values = cell.loc[list(seeds), metric].to_numpy(dtype=float)
-    return values if np.isfinite(values).all() else None
+def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) -> dict[str, object]:
+    own = group[group["seed"].isin(seeds)]
+    counted = own[own["outcome"] != "diverged"]
+    missing = sorted(set(seeds) - set(counted["seed"]))
+    row: dict[str, object] = {
+        "method": method,
+        "lam": lam,
+        "n": len(counted),
+        "missing": format_seeds(missing),
+        "diverged": int((own["outcome"] == "diverged").sum()),
+        "collapsed": int((own["outcome"] == "collapsed").sum()),
+    }
+    for name, metric in (("validation", VALIDATION), ("test", TEST), ("gap", "gap/accuracy")):
+        # runs of another version or program lack some metrics
+        values = counted[metric] if metric in counted else pd.Series(dtype=float)
+        row |= {name: values.mean(), f"{name}_low": values.min(), f"{name}_high": values.max()}
+    for name in (*MEANS, *prune_curve(group)):
+        row[name] = counted[name].mean() if name in counted and len(counted) else math.nan
+    return row
 
 
-def _grid(
-    method: str, cells: pd.DataFrame, trials: pd.DataFrame, seeds: tuple[int, ...], notes: list[str]
-) -> Grid | None:
-    """Return the method's accuracies [lam, seed] over the lams that have every seed; what is left out is noted."""
-    kept, validation, test = [], [], []
-    for lam in cells["lam"]:
-        left_out = f"{method} lam={format_lam(lam)} takes no part in the choice of lam"
-        held_out = _by_seed(trials, method, lam, VALIDATION, seeds)
-        tested = _by_seed(trials, method, lam, TEST, seeds)
-        cell = cells[cells["lam"] == lam].iloc[0]
-        if tested is None:
-            diverged = f", {cell['diverged']} diverged" if cell["diverged"] else ""
-            notes.append(f"{left_out}: no usable result for seed {cell['missing']}{diverged}.")
-        elif held_out is None and len(cells) > 1:
-            notes.append(f"{left_out}: it has no validation accuracy.")
-        else:
-            kept.append(lam)
-            # a single lam is not chosen, so the value in place of its validation accuracy decides nothing
-            validation.append(tested if held_out is None else held_out)
-            test.append(tested)
-    return Grid(kept, np.array(validation), np.array(test)) if kept else None
+def _pairs(runs: Runs, plan: Design) -> tuple[dict[str, Pairs], dict[str, np.ndarray]]:
+    """Return the pairs of each method, and its differences, over the fresh seeds of which both trials have ended.
+
+    A trial that failed has ended without accuracy (NaN). Where a grid's seeds were split, so has one that is missing.
+    """
+    names = ["method", "lam", "seed"]
+    accuracy = runs.trials.set_index(names).reindex(columns=[TEST])[TEST].to_dict()
+    others = {status: set(map(tuple, group[names].to_numpy())) for status, group in runs.others.groupby("status")}
+    ended = accuracy.keys() | (others.get("FAILED", set()) - others.get("RUNNING", set()))
+    pairs, differences = {}, {}
+    for method, choice in plan.choices.items():
+        values: list[tuple[float, float]] = []
+        seeds = [seed for seed in plan.confirm if seed not in runs.chosen_on.get(method, ())]
+        seeds = seeds[: plan.looks[-1]] if plan.looks else []
+        for seed in seeds:
+            own, base = (method, choice.lam, seed), (BASELINE, 0.0, seed)
+            if not plan.split and not {own, base} <= ended:
+                break
+            values.append((accuracy.get(own, math.nan), accuracy.get(base, math.nan)))
+        test, none = np.array(values, dtype=float).reshape(-1, 2).T
+        pairs[method], differences[method] = Pairs(test, none, len(values), len(seeds)), test - none
+    return pairs, differences
+
+
+def _counted(pairs: Pairs, comparison: Comparison) -> Pairs:
+    """Return the pairs that a comparison is of: those with both accuracies, up to the look at which it was made."""
+    test, none = (values[: comparison.looked or None] for values in (pairs.test, pairs.none))
+    finite = np.isfinite(test - none)
+    return Pairs(test[finite], none[finite], pairs.ended, pairs.planned)
+
+
+def _failed(method: str, fresh: pd.DataFrame) -> list[str]:
+    """Return a note on a method's fresh trainings that diverged or collapsed."""
+    seeds = list(fresh.loc[fresh["outcome"].isin(["diverged", "collapsed"]), "seed"])
+    if not seeds:
+        return []
+    which, counts = ("seed", "it counts") if len(seeds) == 1 else ("seeds", "they count")
+    return [
+        f"{method}: {len(seeds)} of {len(fresh)} fresh trainings collapsed or diverged ({which} {format_seeds(seeds)}); "
+        f"{counts} with the accuracy reached."
+    ]

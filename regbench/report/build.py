@@ -1,5 +1,6 @@
 """Write a report's files, and put them beside the sweep's run."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -56,10 +57,11 @@ def publish(store: Store, runs: Runs, folder: Path) -> str | None:
 def _comparisons(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for method, found in analysis.comparisons.items():
-        row: dict[str, object] = {"method": method, "lam": found.selection.lam, "edge": found.selection.edge or ""}
-        for name in ("validation", "test", "difference", "apparent", "held_out", "improvement"):
-            interval = getattr(found, name)
-            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        row |= {"p": found.p_value, "p_adjusted": found.p_adjusted}
-        rows.append(row | {"seeds": found.test.n, "verdict": str(found.verdict)})
+        pairs, choice, interval = analysis.pairs[method], analysis.design.choices[method], found.difference
+        rows.append({
+            "method": method, "lam": choice.lam, "edge": choice.edge, "seeds": interval.n,
+            "test": pairs.test.mean() if interval.n else None, "none": pairs.none.mean() if interval.n else None,
+            "difference": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level,
+            "p_adjusted": found.p_adjusted, "looked": found.looked, "verdict": str(found.verdict),
+        } | asdict(pairs.noise))  # fmt: skip
     return pd.DataFrame(rows)

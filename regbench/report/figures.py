@@ -21,8 +21,9 @@ from regbench.files import atomic
 from regbench.matplotlib_defaults import defaults
 from regbench.report.analysis import prune_curve
 from regbench.report.inputs import Material
-from regbench.report.text import INTERVAL
-from regbench.report.verdict import MARGIN
+from regbench.report.text import counted
+from regbench.statistics.verdict import MARGIN
+from regbench.tracking.schema import GRID
 from regbench.trial import BASELINE, format_lam
 
 Draw = Callable[[Material], Figure | None]
@@ -58,7 +59,7 @@ def figure(caption: str, files: str = "") -> Callable[[Draw], Draw]:
     def register(draw: Draw) -> Draw:
         @wraps(draw)
         def styled(material: Material) -> Figure | None:
-            if material.analysis.cells.empty or (files and not len(getattr(material, files))):
+            if material.runs.trials.empty or (files and not len(getattr(material, files))):
                 return None
             with defaults(sns.axes_style("whitegrid") | RC):
                 return draw(material)
@@ -127,7 +128,7 @@ def forest(material: Material) -> Figure | None:
     """Return the paired difference from `none` of each method with its interval, over the margin of equivalence."""
     analysis = material.analysis
     rows = list(analysis.comparisons.items())
-    if not rows:
+    if not any(found.difference.n for _, found in rows):
         return None
     figure, axis = _subplots(6.4, 0.5 * len(rows) + 1.4)
     palette = colours(analysis.methods)
@@ -136,20 +137,27 @@ def forest(material: Material) -> Figure | None:
     axis.axvline(0, color=BASELINE_COLOUR, linewidth=1)
     for index, (method, found) in enumerate(rows):
         mean, low, high = (100 * getattr(found.difference, name) for name in ("mean", "low", "high"))
-        if np.isfinite([low, high]).all():
+        if found.difference.bounded:
             axis.plot([low, high], [index, index], color=palette[method], linewidth=2, solid_capstyle="butt")
+        else:
+            side, where = (-1, "right") if mean > 0 else (1, "left")  # towards the middle
+            axis.annotate("no interval: too few seeds", (np.nan_to_num(mean), index), xytext=(8 * side, 0), ha=where,
+                          textcoords="offset points", va="center", fontsize="small")  # fmt: skip
         axis.plot(mean, index, "o", color=palette[method], markersize=7)
-    names = [f"{shown(method)} lam={format_lam(found.selection.lam)}\n{found.verdict}" for method, found in rows]
+    names = [
+        f"{shown(method)} lam={format_lam(analysis.lam(method))}, {counted(found.difference.n, 'seed')}\n{found.verdict}"
+        for method, found in rows
+    ]
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel(f"test accuracy minus that of none, pp (paired over {len(analysis.seeds)} seeds, {INTERVAL})")
+    axis.set_xlabel("test accuracy minus that of none on the same fresh seeds, pp")
     axis.legend(loc="best", fontsize="small")
     axis.grid(visible=False, axis="y")
     return figure
 
 
-@figure("Test accuracy against lam")
-def accuracy_against_lam(material: Material) -> Figure:
+@figure("Test accuracy against lam in the grid")
+def accuracy_against_lam(material: Material) -> Figure | None:
     return _against_lam(material, "test/accuracy", "test", "test accuracy, %", floor=True)
 
 
@@ -180,16 +188,18 @@ def learning_curves(material: Material) -> Figure | None:
     return figure
 
 
-@figure("Generalisation gap against lam")
-def gap_against_lam(material: Material) -> Figure:
+@figure("Generalisation gap against lam in the grid")
+def gap_against_lam(material: Material) -> Figure | None:
     return _against_lam(material, "gap/accuracy", "gap", "training minus test accuracy, pp")
 
 
 @figure("Accuracy against compression")
-def accuracy_against_compression(material: Material) -> Figure:
+def accuracy_against_compression(material: Material) -> Figure | None:
     """Return every cell's mean test accuracy over its compression ratio (log), with the front of what nothing beats."""
     analysis = material.analysis
     cells = analysis.cells.dropna(subset=["compression_ratio", "test"])
+    if cells.empty:
+        return None
     figure, axis = _subplots(6.4, 4)
     palette = colours(analysis.methods)
     for index, method in enumerate(analysis.methods):
@@ -203,8 +213,7 @@ def accuracy_against_compression(material: Material) -> Figure:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
-    if len(cells):
-        axis.set_xlim(0.8, max(20.0, 1.3 * cells["compression_ratio"].max()))
+    axis.set_xlim(0.8, max(20.0, 1.3 * cells["compression_ratio"].max()))
     axis.set(xlabel="compression ratio: parameters / parameters not exactly zero", ylabel="mean test accuracy, %")
     axis.legend(fontsize="small")
     return figure
@@ -217,16 +226,15 @@ def prune_curves(material: Material) -> Figure | None:
     The axis is logarithmic in what is left, 1 - share: most of what tells methods apart happens where little is.
     """
     analysis = material.analysis
-    columns = prune_curve(analysis.cells)
-    cells = analysis.cells.dropna(subset=[*columns])
-    drawn = [(method, analysis.at_chosen(cells, method)) for method in analysis.methods]
-    drawn = [(method, own.iloc[0]) for method, own in drawn if len(own)]
-    if not columns or not drawn:
+    columns = prune_curve(analysis.chosen)
+    cells = analysis.chosen.dropna(subset=[*columns])
+    if not columns or cells.empty:
         return None
     figure, axis = _subplots(6.4, 4)
     palette = colours(analysis.methods)
     left = [1 - share for share in columns.values()]
-    for method, cell in drawn:
+    for _, cell in cells.iterrows():
+        method = cell["method"]
         lam = "" if method == BASELINE else f" lam={format_lam(cell['lam'])}"
         marker = MARKERS[analysis.methods.index(method) % len(MARKERS)]
         axis.plot(left, [100 * cell[name] for name in columns], marker=marker, markersize=5, linewidth=1.4,
@@ -303,20 +311,25 @@ def output_bars(material: Material) -> Figure | None:
     return figure
 
 
-def _against_lam(material: Material, metric: str, prefix: str, label: str, floor: bool = False) -> Figure:
-    """Return one panel per method over lam: a dot per seed, mean and interval; `none` as a band.
+def _against_lam(material: Material, metric: str, prefix: str, label: str, floor: bool = False) -> Figure | None:
+    """Return one panel per method over lam: a dot per seed, mean, lowest and highest; `none` as a band.
 
     With `floor`, cells far below `none` are named at the lower edge instead of setting the scale.
     """
     analysis, trials = material.analysis, material.runs.trials
-    methods = [name for name in analysis.methods if name != BASELINE] or [BASELINE]
+    cells = analysis.cells[analysis.cells[prefix].notna()]
+    if cells.empty:
+        return None
+    methods = [name for name in dict.fromkeys(cells["method"]) if name != BASELINE] or [BASELINE]
     columns = min(3, len(methods))
     rows = math.ceil(len(methods) / columns)
     figure, grid = _subplots(3.3 * columns + 0.8, 2.8 * rows + 0.8, rows, columns, squeeze=False, sharey=True)
     axes = grid.flatten()
     palette = colours(analysis.methods)
-    counted = trials[trials["seed"].isin(analysis.seeds) & (trials["outcome"] != "diverged")]
-    counted = counted.reindex(columns=[*counted.columns.union([metric])])  # another program's run may lack it
+    usable = trials[(trials["stage"] == GRID) & (trials["outcome"] != "diverged")]
+    if analysis.design.selection:
+        usable = usable[usable["seed"].isin(analysis.design.selection)]
+    usable = usable.reindex(columns=[*usable.columns.union([metric])])  # another program's run may lack it
     cells = analysis.cells
     base = cells[cells["method"] == BASELINE]
     lowest = base[prefix].iloc[0] - SHOWN_BELOW if floor and len(base) and base[prefix].notna().all() else -np.inf
@@ -325,22 +338,24 @@ def _against_lam(material: Material, metric: str, prefix: str, label: str, floor
         own = every[every[prefix] >= lowest]
         if len(base) and base[prefix].notna().all():
             low, high = base[f"{prefix}_low"].iloc[0], base[f"{prefix}_high"].iloc[0]
-            axis.axhline(100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1, label=f"none, {INTERVAL}")
+            axis.axhline(
+                100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1, label="none, lowest to highest"
+            )
             if np.isfinite([low, high]).all():
                 axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
         if method != BASELINE:
-            dots = counted[(counted["method"] == method) & counted[metric].notna() & counted["lam"].isin(own["lam"])]
+            dots = usable[(usable["method"] == method) & usable[metric].notna() & usable["lam"].isin(own["lam"])]
             beside = offset_copy(axis.transData, figure, x=5, units="points")
             axis.plot(dots["lam"], 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
                       transform=beside, label="a seed")  # fmt: skip
-            errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]])
-            axis.errorbar(own["lam"], 100 * own[prefix], yerr=np.nan_to_num(errors), color=palette[method], marker="o",
-                          markersize=5, capsize=3, linewidth=1.2, label=f"mean, {INTERVAL}")  # fmt: skip
+            errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]]).clip(0)
+            axis.errorbar(own["lam"], 100 * own[prefix], yerr=errors, color=palette[method], marker="o", markersize=5,
+                          capsize=3, linewidth=1.2, label="mean, lowest to highest")  # fmt: skip
             _lam_axis(axis, every["lam"])
             for _, cell in every[every[prefix] < lowest].iterrows():
                 axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
                               xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
-            chosen = analysis.chosen(method)
+            chosen = analysis.lam(method)
             if chosen is not None:
                 axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
         axis.set(title=shown(method), xlabel="lam")

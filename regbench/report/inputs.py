@@ -14,7 +14,8 @@ from regbench.tracking.store import Store
 
 @dataclass(frozen=True)
 class Material:
-    """The material of a report; `weights` is method -> layer -> array, of one trial each, at the chosen lam.
+    """The material of a report; `weights` is method -> layer -> array, of one trial each, at the chosen lam; on
+    a fresh seed where there is one.
 
     `missing` are the addresses of files that could not be read.
     """
@@ -31,8 +32,7 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
     """Return the material of the chosen trials (see `load.load`); raises UserError if there are none."""
     runs = load.load(store, sweep, condition, recipe)
     analysis = analyse(runs)
-    chosen = runs.trials[[analysis.chosen(t.method) == t.lam for t in runs.trials.itertuples()]]
-    shown = chosen[chosen["seed"].isin(analysis.seeds)]
+    shown = pd.concat([analysis.at_chosen(runs.trials, method) for method in analysis.methods] or [runs.trials])
     first = shown.sort_values("seed", kind="stable").drop_duplicates("method")
     missing: list[str] = []
     found = load.files(store, first, "model.safetensors", load_file, missing)

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from regbench.errors import UserError, one_line
 from regbench.tracking import finished, schema
 from regbench.tracking.store import Store
-from regbench.trial import BASELINE
+from regbench.trial import BASELINE, NEUTRAL, parse_seeds
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,10 +31,13 @@ OWN = ("regularizer", "lam", "seed", "scope")  # parameters of a trial that are 
 class Runs:
     """The trials of an experiment.
 
-    trials: a row per finished trial (run_id, method, regularizer, lam, seed, outcome, device, ended (ms), artifacts
-    (their address), and every final metric under its own name). others: a row per run that is not a finished trial
-    (name, status, reason).
-    recipe: parameter -> text, the same for all trials. environment: tag -> texts, of the sweeps' own runs.
+    trials: a row per finished trial (run_id, method, regularizer, lam, seed, stage, outcome, device, ended (ms),
+    artifacts (their address), and every final metric under its own name); its stage is `grid` if it is one of the grid
+    in any of the sweeps looked at, else `confirm`. others: a row per run that is not a finished trial (name, method,
+    lam, seed, status, outcome, reason). recipe: parameter -> text, the same for all trials. environment: tag -> texts,
+    of the sweeps' own runs. confirm: fresh seeds in order, of all sweeps looked at. looks: after how many of them the
+    newest is judged. choice: method -> chosen lam, the newest one; chosen_on: method -> the seeds that choice is from.
+    All four are empty for a grid alone.
     """
 
     experiment: str
@@ -45,6 +48,10 @@ class Runs:
     sweeps: tuple[str, ...]  # run ids of the sweeps' own runs, oldest first
     foreign: int = 0  # runs of the experiment that regbench did not make
     outdated: int = 0  # trials left out for a newer one of the same method, lam and seed, trained with other code
+    confirm: tuple[int, ...] = ()
+    looks: tuple[int, ...] = ()
+    choice: dict[str, float] = field(default_factory=dict)
+    chosen_on: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def with_outcome(self, outcome: str) -> list[str]:
         """Return the names of the finished trials that came out so."""
@@ -69,14 +76,14 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     if condition:
         found = store.search(f"tags.`{schema.KIND}` = 'trial' and {condition}")
     if sweep:
-        found = [run for run in found if sweep in schema.sweeps(run.data.tags)]
+        found = [run for run in found if sweep in schema.stages(run.data.tags)]
     if not found:
         asked = " that meets what was asked for" if sweep or condition else ""
         raise UserError(
             f"the experiment {store.experiment!r} in {store.uri} holds no trial{asked} ({len(every)} runs in all); "
             "train some with mlflow run, or choose another experiment, sweep or filter"
         )
-    rows, recipes = pd.DataFrame([_row(run) for run in found]), _recipes(found)
+    rows, recipes = pd.DataFrame([_row(run, sweep) for run in found]), _recipes(found)
     if recipe:
         rows = rows[rows["recipe"] == recipe]
         if rows.empty:
@@ -89,18 +96,20 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     _refuse_mixed({name: recipes[name] for name in sorted(set(trials["recipe"]))})
     chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
-    others = others[["name", "status", "outcome", "reason"]].reset_index(drop=True)
+    others = others[["name", "method", "lam", "seed", "status", "outcome", "reason"]].reset_index(drop=True)
+    sweeps = set().union(*rows["sweeps"]) if not sweep else {sweep}
     parent_ids = set(rows["parent"])
     parents = [run for run in every if run.info.run_id in parent_ids]
     return Runs(
         store.experiment,
-        trials.drop(columns=["status", "reason"]),
+        trials.drop(columns=["status", "reason", "sweeps"]),
         others,
         chosen,
         _environment(parents),
         tuple(run.info.run_id for run in parents),
         sum(schema.KIND not in run.data.tags for run in every),
         int(outdated.sum()),
+        **_fresh([run for run in every if run.data.tags.get(schema.SWEEP) in sweeps], rows),
     )
 
 
@@ -187,8 +196,11 @@ def _check_filter(condition: str) -> None:
         ) from error
 
 
-def _row(run: Run) -> dict[str, object]:
+def _row(run: Run, sweep: str) -> dict[str, object]:
+    """Return a trial's row; its stage is that in `sweep`, or in all its sweeps if that is empty."""
     tags, params = run.data.tags, run.data.params
+    stages = schema.stages(tags)
+    grid = not stages or schema.GRID in ([stages[sweep]] if sweep else stages.values())
     row = {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
@@ -198,6 +210,8 @@ def _row(run: Run) -> dict[str, object]:
         "key": tags.get(schema.KEY, ""),
         "recipe": tags.get(schema.RECIPE, ""),
         "parent": tags.get(schema.PARENT, ""),
+        "sweeps": stages,
+        "stage": schema.GRID if grid else schema.CONFIRMATION,
         "device": tags.get(schema.DEVICE, ""),
         "engine": tags.get(schema.ENGINE, ""),
         "ended": run.info.end_time or 0,
@@ -208,6 +222,31 @@ def _row(run: Run) -> dict[str, object]:
         "seed": _number(run, "seed", int, "-1"),
     }
     return row | {name: value for name, value in run.data.metrics.items() if name not in row}
+
+
+def _fresh(sweeps: list[Run], rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the runs of sweeps, oldest first, hold of fresh seeds, by the fields of `Runs`."""
+    confirm: set[int] = set()
+    looks: tuple[int, ...] = ()
+    choice: dict[str, float] = {}
+    chosen_on: dict[str, frozenset[int]] = {}
+    for run in sweeps:
+        tags = run.data.tags
+        try:
+            if schema.CONFIRM in tags:
+                confirm |= set(parse_seeds(tags[schema.CONFIRM]))
+                looks = tuple(map(int, tags[schema.LOOKS].split(",")))
+            chosen = {name: float(lam) for name, lam in json.loads(tags.get(schema.CHOICE, "{}")).items()}
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the tags {schema.CONFIRM}, {schema.LOOKS} or {schema.CHOICE} of run {run.info.run_id} are not as "
+                f"regbench has written them ({one_line(error)}): restore them, or delete the run"
+            ) from error
+        if chosen:
+            grid = rows["sweeps"].map(lambda stages, id=tags[schema.SWEEP]: stages.get(id) == schema.GRID)
+            choice |= chosen
+            chosen_on |= dict.fromkeys(chosen, frozenset(rows.loc[grid, "seed"]))
+    return {"confirm": tuple(sorted(confirm)), "looks": looks, "choice": choice, "chosen_on": chosen_on}
 
 
 def _number(run: Run, name: str, kind: type, missing: str) -> float | int:
@@ -224,8 +263,10 @@ def _number(run: Run, name: str, kind: type, missing: str) -> float | int:
 def _recipes(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
     """Return recipe id -> its parameters and the data's fingerprint."""
     found: dict[str, dict[str, str]] = {}
+    # of runs of earlier versions, which had not these options
+    unsaid = {name: str(value) for name, value in NEUTRAL.items()}
     for run in runs:
-        params = {name: value for name, value in run.data.params.items() if name not in OWN}
+        params = unsaid | {name: value for name, value in run.data.params.items() if name not in OWN}
         data = {item.dataset.digest for item in run.inputs.dataset_inputs} if run.inputs else set()
         found.setdefault(run.data.tags.get(schema.RECIPE, ""), params | {"data": ", ".join(sorted(data))})
     return found

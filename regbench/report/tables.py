@@ -1,20 +1,20 @@
 """The report's tables in Markdown."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from regbench.report import statistics
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
-from regbench.report.statistics import Interval
-from regbench.report.text import INTERVAL, bold, bounds, code, escape, number, percent, points
+from regbench.report.text import bold, bounds, code, difference, duration, escape, level, number, percent, points
+from regbench.statistics.power import GAINS, power, seeds_for
+from regbench.statistics.verdict import Comparison, Verdict
 from regbench.trial import BASELINE, format_lam
 
 # columns of words are aligned to the left, those of numbers to the right
-WORDS = {"regularizer", "verdict", "layer", "missing seeds", "what", "value", "contender", "operation"}
+WORDS = {"regularizer", "verdict", "layer", "missing seeds", "what", "value", "contender", "operation", "pairing"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,43 +24,99 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def verdicts(analysis: Analysis) -> str:
-    """Return a row per regularizer at its chosen lam, `none` first."""
+    """Return a row per regularizer at its chosen lam, over its pairs of fresh seeds; `none` first, over all of its own.
+
+    The difference is that of the two accuracies as they are shown.
+    """
     header = (
-        "regularizer", "lam", "validation", "test", INTERVAL, "difference, pp", INTERVAL, "adjusted p", "P(better)",
-        "verdict", "exact zeros", "compression", "speed-up", "sparsity at 1 pp", "gap, pp", "s/trial",
+        "regularizer", "lam", "seeds", "test", code(BASELINE), "difference, pp", "interval", "adjusted p", "verdict",
+        "exact zeros", "compression", "speed-up", "sparsity at 1 pp", "gap, pp", "s/trial",
     )  # fmt: skip
     base, found = analysis.cell(BASELINE), analysis.comparisons
-    tests = [_interval(base, "test"), *(comparison.test for comparison in found.values())]
-    strong = statistics.within_best(tests)
+    strong = best(found)
     rows = [(
-        code(BASELINE), "", percent(base["validation"]), bold(percent(base["test"]), strong[0]),
-        _accuracies(tests[0]), "", "", "", "", "", *_measures(base),
+        code(BASELINE), "", str(base["n"]), bold(percent(base["test"]), BASELINE in strong), "", "", "", "", "",
+        *_measures(base),
     )]  # fmt: skip
-    for best, (name, comparison) in zip(strong[1:], found.items(), strict=True):
-        cell, chosen, improvement = analysis.cell(name), comparison.selection, comparison.improvement
+    for name, comparison in found.items():
+        pairs, choice, interval = analysis.pairs[name], analysis.design.choices[name], comparison.difference
+        even = comparison.verdict == Verdict.EQUIVALENT
+        test, none = (values.mean() if len(values) else math.nan for values in (pairs.test, pairs.none))
         rows.append((
-            code(name), format_lam(chosen.lam) + (f" ({chosen.edge})" if chosen.at_edge else ""),
-            percent(cell["validation"]), bold(percent(comparison.test.mean), best), _accuracies(comparison.test),
-            points(comparison.difference.mean), bounds(comparison.difference), f"{comparison.p_adjusted:.3f}",
-            f"{improvement.mean:.2f} [{number(improvement.low)}, {number(improvement.high)}]",
-            comparison.verdict + (", but within the margin" if comparison.negligible else ""), *_measures(cell),
+            code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs.test)),
+            bold(percent(test), name in strong), percent(none), number(difference(test, none), "+.2f"),
+            f"{bounds(interval)} ({level(interval)})" if interval.bounded else "-",
+            f"{comparison.p_adjusted:.3f}" if interval.bounded else "-",
+            comparison.verdict + (", but within the margin" if comparison.negligible and not even else ""),
+            *_measures(analysis.cell(name)),
         ))  # fmt: skip
     return table(header, rows)
 
 
+def best(comparisons: Mapping[str, Comparison]) -> set[str]:
+    """Return the best one, `none` included, and those that their intervals do not show to be worse than it.
+
+    Where a regularizer is the best one its interval decides; where none is, each one's own.
+    """
+    differences = {BASELINE: 0.0} | {name: found.difference.mean for name, found in comparisons.items()}
+    differences = {name: mean for name, mean in differences.items() if math.isfinite(mean)}
+    first = max(differences, key=differences.__getitem__)
+    if first == BASELINE:
+        return {name for name in differences if name == BASELINE or comparisons[name].difference.high >= 0}
+    lowest = comparisons[first].difference.low
+    return {name for name, mean in differences.items() if name == first or mean >= lowest}
+
+
+def noise(analysis: Analysis) -> str:
+    """Return a row per regularizer: how much the paired differences vary, and how many fresh seeds would show a gain."""
+    design, family = analysis.design, len(analysis.comparisons)
+    gains = [f"{100 * gain:g} pp" for gain in GAINS]
+    header = ("regularizer", "pairs", "spread, pp", "correlation", "pairing", *gains, "chance of 1 pp here")
+    rows = []
+    for name, pairs in analysis.pairs.items():
+        found, seconds = pairs.noise, analysis.cell(name)["time/trial"] + analysis.cell(BASELINE)["time/trial"]
+        chance = math.nan
+        if found.spread > 0 and design.looks:
+            (chance,) = power(design.looks, family, found.spread, [0.01]).better
+        rows.append((
+            code(name), str(len(pairs.test)), number(100 * found.spread), number(found.correlation),
+            _pairing(found.pairing), *(_seeds(seeds_for(gain, found.spread, family), seconds) for gain in GAINS),
+            number(chance, ".0%"),
+        ))  # fmt: skip
+    return table(header, rows)
+
+
+def _pairing(ratio: float) -> str:
+    """Say what pairing did to the variance of a difference."""
+    if not math.isfinite(ratio):
+        return "-"
+    share = "over 99%" if 0 < ratio < 0.01 else f"{abs(1 - ratio):.0%}"
+    return f"{'removed' if ratio < 1 else 'added'} {share} of the variance"
+
+
+def _seeds(count: float, seconds: float) -> str:
+    """Return a number of fresh seeds, and how long their pairs take one after the other."""
+    if math.isnan(count):
+        return "-"
+    if math.isinf(count):
+        return "100,000 or more"
+    return f"{count:,.0f}" + (f" ({duration(count * seconds)})" if math.isfinite(seconds) else "")
+
+
 def cells(analysis: Analysis) -> str:
-    """Return a row per regularizer and lam."""
+    """Return a row per regularizer and lam of the grid, over the seeds that choose."""
     header = (
-        "regularizer", "lam", "seeds", "validation", "test", INTERVAL, "gap, pp", "exact zeros", "below 1e-3",
-        "compression", "speed-up", "sparsity at 1 pp", "s/trial", "diverged", "collapsed", "missing seeds",
+        "regularizer", "lam", "seeds", "validation", "test", "lowest", "highest", "gap, pp", "exact zeros",
+        "below 1e-3", "compression", "speed-up", "sparsity at 1 pp", "s/trial", "diverged", "collapsed",
+        "missing seeds",
     )  # fmt: skip
     rows = []
     for _, cell in analysis.cells.iterrows():
-        lam = bold(format_lam(cell["lam"]), analysis.chosen(cell["method"]) == cell["lam"])
+        lam = bold(format_lam(cell["lam"]), analysis.lam(cell["method"]) == cell["lam"])
         zeros, *savings, gap, seconds = _measures(cell)
         rows.append((
             code(cell["method"]), "" if cell["method"] == BASELINE else lam, str(cell["n"]),
-            percent(cell["validation"]), percent(cell["test"]), _accuracies(_interval(cell, "test")), gap, zeros,
+            *(percent(cell[name]) for name in ("validation", "test", "test_low", "test_high")), gap, zeros,
             percent(cell["sparsity/abs_1e-3"]), *savings, seconds, str(cell["diverged"] or ""),
             str(cell["collapsed"] or ""), cell["missing"],
         ))  # fmt: skip
@@ -110,14 +166,6 @@ def _measures(cell: pd.Series) -> tuple[str, ...]:
         percent(cell["sparsity/exact"]), number(cell["compression_ratio"]), number(cell["theoretical_speedup"]),
         number(cell["sparsity_at_1pp"], ".1%"), points(cell["gap"]), number(cell["time/trial"], ".1f"),
     )  # fmt: skip
-
-
-def _interval(cell: pd.Series, name: str) -> Interval:
-    return Interval(cell[name], cell[f"{name}_low"], cell[f"{name}_high"], cell["n"], statistics.LEVEL)
-
-
-def _accuracies(interval: Interval) -> str:
-    return bounds(interval, lambda value: f"{100 * value:.2f}")
 
 
 def _mean(group: pd.DataFrame, *names: str) -> float:

@@ -4,9 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
-from regbench.report.statistics import LEVEL, Interval
-
-INTERVAL = f"{100 * LEVEL:g} % interval"
+from regbench.statistics.paired import Interval
 
 
 def escape(text: object) -> str:
@@ -33,23 +31,64 @@ def join_and(items: Iterable, form: Callable[..., str] = str) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 seed", "2 seeds"."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def number(value: float, form: str = ".2f") -> str:
     """Return a number in one of Python's formats, "-" where it is not finite."""
     return format(value, form) if math.isfinite(value) else "-"
 
 
+def hundredths(value: float, towards: Callable[[float], int] | None = None) -> float:
+    """Return a fraction as percent of two decimals, halves up: so that differences of equal size are shown as equal.
+
+    `towards` is math.floor or math.ceil for one that is rounded down or up.
+    """
+    scaled = round(10_000 * value, 6)  # without the noise of binary fractions
+    return (towards or math.floor)(scaled + (0 if towards else 0.5)) / 100 if math.isfinite(value) else value
+
+
 def percent(value: float) -> str:
-    return number(value, ".2%")
+    return f"{number(hundredths(value))}%" if math.isfinite(value) else "-"
 
 
 def points(value: float) -> str:
     """Return a difference of fractions as percentage points, with its sign."""
-    return number(100 * value, "+.2f")
+    return number(hundredths(value), "+.2f")
 
 
-def bounds(interval: Interval, form: Callable[[float], str] = points) -> str:
-    """Return an interval's bounds, "-" where there are none."""
-    return f"{form(interval.low)} to {form(interval.high)}" if math.isfinite(interval.low) else "-"
+def difference(a: float, b: float) -> float:
+    """Return a - b, fractions, in percentage points as they are shown: exactly the difference of both as shown."""
+    return round(hundredths(a) - hundredths(b), 2) + 0.0
+
+
+def bounds(interval: Interval) -> str:
+    """Return an interval's bounds in percentage points, rounded away from each other; "-" where there are none.
+
+    So rounded they hold the difference as it is shown, and never claim more than the interval does.
+    """
+    if not interval.bounded:
+        return "-"
+    low, high = hundredths(interval.low, math.floor), hundredths(interval.high, math.ceil)
+    return f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"
+
+
+def level(interval: Interval) -> str:
+    """Return an interval's level in percent, with two digits of what is left of 100 %: 95 %, 98.3 %, 99.58 %."""
+    left = 100 * (1 - interval.level)
+    digits = max(0, 1 - math.floor(math.log10(left)))
+    return f"{float(f'{100 - left:.{digits}f}'):.12g} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it; "-" where it is not known."""
+    for unit, size in (("s", 60), ("min", 60), ("h", 48), ("days", math.inf)):
+        if seconds < size:
+            return f"{seconds:.{0 if seconds >= 10 else 1}f} {unit}"
+        seconds /= {"s": 60, "min": 60, "h": 24}.get(unit, 1)
+    return "-"
 
 
 def unwrap(text: str) -> str:

@@ -14,49 +14,66 @@ from regbench.report.inputs import Material
 from regbench.report.load import Runs
 
 HERE = Path(__file__).parent / "fixture"
-SEEDS = 8
+SEEDS, CONFIRM, LOOKS = range(3), range(3, 23), (12, 20)
 # method -> lam -> gain over `none` in points, share of exact zeros
 GRIDS = {
     "none": {0.0: (0.0, 0.0)},
     "l1": {1e-5: (1.6, 0.0), 1e-4: (0.2, 0.0), 1e-3: (-55.0, 0.0)},
-    "l2": {1e-4: (0.1, 0.0), 1e-3: (0.3, 0.0), 1e-2: (-3.0, 0.0)},
-    "weight_decay": {1e-4: (0.0, 0.0), 1e-3: (-0.1, 0.0), 1e-2: (-2.0, 0.0)},
-    "my|prox <b>": {1e-5: (-0.5, 0.3), 1e-4: (-1.5, 0.9)},
+    "l2": {1e-4: (0.2, 0.0), 1e-3: (0.3, 0.0), 1e-2: (-3.0, 0.0)},
+    "weight_decay": {1e-4: (0.1, 0.0), 1e-3: (-0.3, 0.0)},
+    "my|prox <b>": {1e-5: (-2.0, 0.3), 1e-4: (-3.5, 0.9)},
+    "dropout": {0.1: (0.3, 0.0), 0.3: (-1.0, 0.0)},
+    "elastic_net": {1e-4: (0.3, 0.0), 1e-3: (-3.0, 0.0)},
+    "group_lasso": {1e-1: (-55.0, 0.0)},
 }
+# what the sweep chose, before the grid's last trials arrived: now it would be another lam of l2's
+CHOICE = {
+    "l1": 1e-5, "l2": 1e-4, "weight_decay": 1e-4, "my|prox <b>": 1e-5, "dropout": 0.1, "elastic_net": 1e-4,
+}  # fmt: skip
+# method -> standard deviation of its own, in points
+NOISE = {"l2": 0.1, "dropout": 1.0, "elastic_net": 0.9}
+# method -> how many fresh seeds it was trained on: until it was settled, or cut off
+TRAINED = {"l1": 12, "l2": 12, "weight_decay": 20, "my|prox <b>": 12, "dropout": 20, "elastic_net": 15, "none": 20}
 # method -> share of weights that can be zeroed for nothing
-PRUNABLE = {"none": 0.5, "l1": 0.95, "l2": 0.8, "weight_decay": 0.8, "my|prox <b>": 0.98}
+PRUNABLE = {"none": 0.5, "l1": 0.95, "my|prox <b>": 0.98}
 SHARES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 LAYERS = {"conv1.weight": 432, "l1.weight": 2_097_152, "l3.weight": 10_240}
 
 
 def trials() -> pd.DataFrame:
+    """Return the trials of a sweep with fresh seeds that was cut off."""
     random = np.random.default_rng(0)
-    shared = random.normal(0, 0.4, SEEDS)
+    shared = random.normal(0, 0.4, CONFIRM.stop)
     rows = []
     for method, grid in GRIDS.items():
         for lam, (gain, zeros) in grid.items():
-            for seed in range(SEEDS):
-                accuracy = max(10.0, 65 + gain + shared[seed] + random.normal(0, 0.25))
+            chosen = method == "none" or CHOICE.get(method) == lam
+            for seed in [*SEEDS, *(CONFIRM[: TRAINED[method]] if chosen else ())]:
+                accuracy = max(10.0, 65 + gain + shared[seed] + random.normal(0, NOISE.get(method, 0.25)))
+                if (method, lam, seed) == ("dropout", 0.1, 9):
+                    accuracy = 10.0
                 outcome = "collapsed" if accuracy == 10.0 else "ok"
-                if (method, lam, seed) == ("l2", 1e-2, 3):
+                if method == "group_lasso" or (method, lam, seed) == ("l2", 1e-2, 2):
                     outcome = "diverged"
                 rows.append({
                     "run_id": f"run{len(rows)}", "name": f"{method} lam={lam:g} seed={seed}", "outcome": outcome,
-                    "key": f"key{len(rows)}", "recipe": "0123456789ab", "parent": "parent", "device": "cpu",
+                    "key": f"key{len(rows)}", "recipe": "0123456789ab", "parent": "parent",
+                    "stage": "grid" if seed in SEEDS else "confirm", "device": "cpu",
                     "engine": "sequential", "ended": 1_767_225_600_000 + 1000 * len(rows), "method": method,
                     "regularizer": method, "lam": lam, "seed": seed,
-                    "val/accuracy": round((accuracy + random.normal(0, 0.3)) / 100, 4),
+                    "val/accuracy": round((accuracy + random.normal(0, 0.1)) / 100, 4),
                     "test/accuracy": round(accuracy / 100, 4), "gap/accuracy": round(0.2 - gain / 100, 4),
                     "sparsity/exact": zeros, "sparsity/abs_1e-3": round(zeros + 0.03, 4),
                     "compression_ratio": round(1 / (1 - zeros), 4),
                     # a third of the work is in layers that keep their weights
                     "theoretical_speedup": round(1 / (1 / 3 + (1 - zeros) * 2 / 3), 4),
-                    **({} if outcome == "diverged" else pruned(accuracy / 100, PRUNABLE[method])),
+                    **({} if outcome == "diverged" else pruned(accuracy / 100, PRUNABLE.get(method, 0.8))),
                     "time/trial": 30.0 if method == "none" else 33.0,
                 })  # fmt: skip
     table = pd.DataFrame(rows)
-    # cut off: one cell lacks a seed
-    return table[~((table["method"] == "weight_decay") & (table["lam"] == 1e-4) & (table["seed"] == 7))]
+    # a cell of the grid lacks a seed, and a fresh training has failed
+    lost = {("weight_decay", 1e-3, 1), ("elastic_net", 1e-4, 5)}
+    return table[[(t.method, t.lam, t.seed) not in lost for t in table.itertuples()]]
 
 
 def pruned(accuracy: float, limit: float) -> dict[str, float]:
@@ -101,7 +118,7 @@ def weights() -> dict[str, dict[str, np.ndarray]]:
     random = np.random.default_rng(1)
     return {
         method: {"conv1.weight": random.normal(0, 0.1, (16, 27)), "l3.weight": random.normal(0, 0.03, (10, 64))}
-        for method in GRIDS
+        for method in ("none", *CHOICE)
     }
 
 
@@ -112,16 +129,17 @@ def material(folder: Path = HERE) -> Material:
         for name in ("trials", "epochs", "layers")
     }
     others = pd.DataFrame(
-        [("l1 lam=1e-5 seed=9", "FAILED", "failed", "RuntimeError: out of | memory <b>"),
-         ("none seed=8", "RUNNING", "", ""), ("none seed=9", "KILLED", "interrupted", "")],
-        columns=["name", "status", "outcome", "reason"],
+        [("elastic_net lam=1e-4 seed=5", "elastic_net", 1e-4, 5, "FAILED", "failed", "RuntimeError: out of | memory <b>"),
+         ("elastic_net lam=1e-4 seed=18", "elastic_net", 1e-4, 18, "RUNNING", "", ""),
+         ("weight_decay lam=1e-3 seed=1", "weight_decay", 1e-3, 1, "KILLED", "interrupted", "")],
+        columns=["name", "method", "lam", "seed", "status", "outcome", "reason"],
     )  # fmt: skip
-    recipe = {"dataset": "made-up_data", "model": "notebook", "epochs": "3", "batch_size": "100", "lr": "0.01",
-              "data": "0f0f0f0f0f0f0f0f"}  # fmt: skip
+    recipe = {"dataset": "made-up_data", "train_size": "2500", "val_size": "500", "model": "notebook", "epochs": "3",
+              "batch_size": "100", "lr": "0.01", "data": "0f0f0f0f0f0f0f0f"}  # fmt: skip
     environment = {"env.torch": ("2.14.1",), "git.commit": ("abc", "def"), "git.clean": ("true",)}
     runs = Runs(
         "an `experiment` | of [mine](../../x)", read["trials"].assign(artifacts="nowhere"), others, recipe, environment,
-        ("parent",), foreign=2,
+        ("parent",), foreign=2, confirm=tuple(CONFIRM), looks=LOOKS, choice=CHOICE,
     )  # fmt: skip
     return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
 

@@ -17,7 +17,7 @@ from regbench.report.inputs import gather
 from regbench.run import run_plan
 from regbench.tracking import schema, writer_process
 from regbench.tracking.store import Store
-from regbench.trial import Recipe, grid
+from regbench.trial import NEUTRAL, Recipe, grid
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -51,6 +51,76 @@ def test_trials_epochs_and_layers_are_read_back(recipe, images):
     assert epochs[list(load.CURVES)].notna().all(axis=None)
     assert len(load.layers(store, runs.trials, [])) == 12
     assert set(gather(store).weights) == {"none", "l1", "l2"}
+
+
+def test_fresh_seeds_are_read_back(recipe, images, tmp_path):
+    """Also where an earlier sweep has its grid on some of them: what is of a grid anywhere is of the grid."""
+    train(grid(recipe, cells(["l1"], [1e-3]), [2]), images)
+    sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=range(2, 8), looks=(6,))
+    store = train(sweep, images)
+    runs = load.load(store, sweep=sweep.id)
+    assert (runs.confirm, runs.looks, runs.choice) == (tuple(range(2, 8)), (6,), {"l1": 1e-3})
+    assert runs.chosen_on == {"l1": {0, 1}}
+    stages = {(t.lam, t.seed): t.stage for t in runs.trials.itertuples() if t.method == "l1"}
+    grid_cells = {(lam, seed): "grid" for lam in (1e-3, 1e30) for seed in (0, 1)}
+    assert stages == grid_cells | {(1e-3, seed): "confirm" for seed in range(2, 8)}
+    every = load.load(store)
+    assert set(every.trials.loc[every.trials["stage"] == "grid", "seed"]) == {0, 1, 2}
+    material = gather(store, sweep=sweep.id)
+    assert material.analysis.comparisons["l1"].looked == 6
+    assert material.analysis.shown["l1"] == tuple(range(2, 8))
+    assert set(material.layers["seed"]) == set(range(2, 8))
+    build.write(material, tmp_path / "out")
+
+
+def sweep_run(store, **tags: str) -> str:
+    tags = {schema.KIND: "sweep", schema.SWEEP: "s"} | {getattr(schema, name): value for name, value in tags.items()}
+    return store.client.create_run(store.experiment_id, tags=tags).info.run_id
+
+
+def trial_run(store, sweep: str, stage: str, status: str = "FINISHED", **params: object) -> None:
+    tags = {schema.KIND: "trial", schema.KEY: str(params), schema.RECIPE: "r"} | schema.membership(sweep, stage)
+    run_id = store.client.create_run(store.experiment_id, tags=tags).info.run_id
+    for name, value in params.items():
+        store.client.log_param(run_id, name, value)
+    store.client.log_metric(run_id, "test/accuracy", 0.5)
+    store.client.set_terminated(run_id, status)
+
+
+@pytest.fixture
+def store(database) -> Store:
+    found = Store("e")
+    found.create()
+    return found
+
+
+def test_of_a_sweep_that_was_started_twice_and_grew_the_newest_choice_and_looks_count(store):
+    sweep_run(store, CONFIRM="2-5", LOOKS="4", CHOICE='{"l1": 0.1, "l2": 0.5}')
+    sweep_run(store, SWEEP="t", CONFIRM="2-7, 9", LOOKS="3,7", CHOICE='{"l1": 0.2}')
+    sweep_run(store, SWEEP="another", CONFIRM="90-99", LOOKS="10", CHOICE='{"l1": 0.3}')  # without a trial looked at
+    trial_run(store, "s", "grid", regularizer="l1", lam=0.1, seed=0)
+    trial_run(store, "t", "confirm", regularizer="l1", lam=0.1, seed=2)
+    runs = load.load(store)
+    assert (runs.confirm, runs.looks, runs.choice) == ((2, 3, 4, 5, 6, 7, 9), (3, 7), {"l1": 0.2, "l2": 0.5})
+    assert load.load(store, sweep="s").confirm == (2, 3, 4, 5)
+
+
+def test_others_tell_how_they_ended_and_of_what_they_are(store):
+    trial_run(store, "s", "grid", regularizer="l1", lam=0.1, seed=0)
+    trial_run(store, "s", "confirm", "FAILED", regularizer="l1", lam=0.1, seed=3, scope="all")
+    others = load.load(store).others
+    assert others[["method", "lam", "seed", "status"]].to_numpy().tolist() == [["l1 scope=all", 0.1, 3, "FAILED"]]
+
+
+@pytest.mark.parametrize("tags", [
+    {"CONFIRM": "a", "LOOKS": "1"}, {"CONFIRM": "1-5"}, {"CONFIRM": "1-5", "LOOKS": "1,"}, {"CHOICE": "[1]"},
+    {"CHOICE": "{"},
+])  # fmt: skip
+def test_tags_that_regbench_has_not_written_are_refused(store, tags):
+    run_id = sweep_run(store, **tags)
+    trial_run(store, "s", "grid", regularizer="l1", lam=0.1, seed=0)
+    with pytest.raises(UserError, match=f"of run {run_id} are not as regbench has written them"):
+        load.load(store)
 
 
 def test_foreign_running_and_replaced_runs_are_not_pooled(recipe, images):
@@ -89,6 +159,22 @@ def test_several_recipes_are_refused_and_one_can_be_chosen(recipe, images):
     assert load.load(store, recipe=other.id).recipe["epochs"] == "1"
     with pytest.raises(UserError, match="recipe='nope' is that of no trial"):
         load.load(store, recipe="nope")
+
+
+def test_trials_of_earlier_versions_are_pooled_with_those_of_the_same_recipe(recipe, images, monkeypatch):
+    """They lack the parameters of newer options, which had no effect on them."""
+    recipe, now = dataclasses.replace(recipe, **NEUTRAL), schema.trial_params
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "trial_params", lambda trial: {k: v for k, v in now(trial).items() if k not in NEUTRAL})
+        store = train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
+        assert not any("schedule" in run.data.params for run in store.search(""))
+    store = train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
+    runs = load.load(store)
+    assert (len(runs.trials), runs.outdated, len(store.search(f"tags.`{schema.KIND}` = 'trial'"))) == (4, 0, 4)
+    assert runs.recipe.items() >= {"schedule": "constant", "warmup": "0", "average": "none"}.items()
+    train(grid(dataclasses.replace(recipe, schedule="cosine"), cells(["l1"], [1e-3]), [0]), images)
+    with pytest.raises(UserError, match=r"2 recipes .* they differ in schedule: constant, cosine; choose one with"):
+        load.load(store)
 
 
 def test_a_sweep_and_a_filter_select(recipe, images):
@@ -144,7 +230,7 @@ def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recip
     (elsewhere / "figures" / "private.png").write_text("mine")
     code, text = run_here(report.main, experiment="e", out=".")
     assert code == 0
-    assert "**Exploratory.**" in text
+    assert "2 fresh seeds are too few for a verdict on `l1`" in text
     assert f"written: {elsewhere / 'report.md'}; also an artifact of run" in text
     assert (elsewhere / "report.md").read_text().startswith("# Regularization on striped\n")
     parent = load.load(store).sweeps[-1]

@@ -8,7 +8,7 @@ from regbench import data
 from regbench.engines import sequential
 from regbench.measures.logits import classification
 from regbench.regularizers import cells
-from regbench.report.verdict import Grid, Verdict, compare
+from regbench.statistics.verdict import Verdict, judge
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Trained
 from regbench.trial import Recipe, grid
@@ -36,9 +36,8 @@ def accuracies(tmp_path_factory) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in found.items()}
 
 
-def verdict(test: list[np.ndarray], baseline: np.ndarray) -> Verdict:
-    grid = Grid(np.arange(1, len(test) + 1), np.array(test), np.array(test))
-    return compare({"same": grid}, baseline)["same"].verdict
+def verdict(test: np.ndarray, baseline: np.ndarray) -> Verdict:
+    return judge({"same": test - baseline}, [SEEDS])["same"].verdict
 
 
 def test_the_trainings_do_learn_and_differ_between_seeds(accuracies):
@@ -48,14 +47,14 @@ def test_the_trainings_do_learn_and_differ_between_seeds(accuracies):
 
 def test_none_against_none_with_other_seeds(accuracies):
     none = accuracies["none"]
-    assert verdict([none[SEEDS:]], none[:SEEDS]) in (Verdict.NO_DIFFERENCE, Verdict.EQUIVALENT)
+    assert verdict(none[SEEDS:], none[:SEEDS]) in (Verdict.NO_DIFFERENCE, Verdict.EQUIVALENT)
 
 
 def test_l2_against_weight_decay_at_twice_the_lam(accuracies):
-    assert verdict([accuracies["l2"]], accuracies["weight_decay"]) in (Verdict.NO_DIFFERENCE, Verdict.EQUIVALENT)
+    assert verdict(accuracies["l2"], accuracies["weight_decay"]) in (Verdict.NO_DIFFERENCE, Verdict.EQUIVALENT)
 
 
 def test_a_regularizer_that_ruins_the_network_is_told_apart(accuracies):
     """The comparison can fail: a loss of half the accuracy is seen."""
     none = accuracies["none"][:SEEDS]
-    assert verdict([none / 2], none) is Verdict.WORSE
+    assert verdict(none / 2, none) is Verdict.WORSE
