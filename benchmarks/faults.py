@@ -27,9 +27,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 # some two minutes on two cores, in many short epochs, from each of which training can be resumed
 SWEEP = (
-    "--reg=one_shot,imp,dropout,label_smoothing",
+    "--reg=one_shot,imp,dropout",
     "--lam=0.3,0.5",
-    "--seeds=0-3",
+    "--seeds=0-1",
+    "--confirm=20",
     "--dataset=digits",
     "--train_size=600",
     "--epochs=12",
@@ -87,7 +88,9 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
 
 
 def compare(calm: Path, disturbed: Path) -> Iterator[str]:
-    """Yield the differences: trials that did not end or ended twice, metrics (but times), their points, weights."""
+    """Yield the differences: of the choice, trials that did not end or ended twice, metrics (but times), weights."""
+    if len(chosen := {choice for folder in (calm, disturbed) for choice in _choices(folder)}) != 1:
+        yield f"lams chosen: {sorted(chosen)}"
     expected = {run.data.tags[schema.KEY]: run for run in _ended(calm)}
     found = Counter(run.data.tags[schema.KEY] for run in _ended(disturbed))
     if found != Counter(expected.keys()):
@@ -144,6 +147,10 @@ def _runs(folder: Path) -> list[Run]:
 
 def _ended(folder: Path) -> list[Run]:
     return [run for run in _runs(folder) if schema.KEY in run.data.tags and run.info.status == "FINISHED"]
+
+
+def _choices(folder: Path) -> set[str]:
+    return {run.data.tags[schema.CHOICE] for run in _runs(folder) if schema.CHOICE in run.data.tags}
 
 
 def _points(folder: Path, run: Run, metric: str) -> list[tuple[int, str]]:

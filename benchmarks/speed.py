@@ -41,7 +41,7 @@ from regbench.training import memory, precision, single, stack
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Epoch
 from regbench.training.optimizer import CHUNK
-from regbench.trial import Recipe, Trial
+from regbench.trial import NEUTRAL, Recipe, Trial
 
 Measure = Callable[[], float]  # returns the seconds of one step per trial
 BASELINE = "notebook loop"
@@ -91,7 +91,8 @@ def main(options: SpeedOptions) -> None:
             f"steps={steps} is out of range: {steps} batches of {batch_size} are more than the "
             f"{len(data.train_labels)} training images; accepted: at most {len(data.train_labels) // batch_size}"
         )
-    recipe = Recipe(data.name, data.fingerprint, len(data.train_labels), val_size=0, epochs=1, batch_size=batch_size)
+    count = len(data.train_labels)
+    recipe = Recipe(data.name, data.fingerprint, count, val_size=0, epochs=1, batch_size=batch_size, **NEUTRAL)
     trials = [Trial(recipe, name, 0.0 if name == "none" else options.lam, 0) for name in options.regs]
     console = Console(highlight=False, soft_wrap=True)
     console.print("measuring the device's ceilings")
