@@ -72,7 +72,7 @@ def print_plan(console: Console, plan: Plan, data: Images) -> None:
         )
         if plan.lams:
             print_choice(console, plan)
-            _print_cells(console, [trial for trial in plan.trials if trial not in sweep.trials], pending)
+            _print_cells(console, [trial for trial in plan.trials if sweep.is_fresh(trial)], pending)
             if todo and plan.chosen_by:
                 console.print(
                     f"{todo} trial(s) of the grid were missing when lam was chosen: they are trained now, and change "
@@ -126,8 +126,8 @@ def print_look(console: Console, plan: Plan, results: Mapping[str, Result]) -> N
 
 def print_estimate(console: Console, plan: Plan, data: Images, engine: Engine) -> None:
     """Print how long the sweep takes, measured on some steps of the engine."""
-    fresh = [trial for trial in plan.sweep.longest if trial.seed in plan.sweep.confirm and trial.key not in plan.kept]
-    grid = [trial for trial in plan.todo if trial.seed not in plan.sweep.confirm]
+    fresh = [trial for trial in plan.sweep.longest if plan.sweep.is_fresh(trial) and trial.key not in plan.kept]
+    grid = [trial for trial in plan.todo if not plan.sweep.is_fresh(trial)]
     parts, total = [], 0.0
     for what, trials in (("", grid), ("fresh seeds at most ", fresh)):
         if trials:

@@ -7,9 +7,9 @@ import numpy as np
 
 from regbench import stages
 from regbench.report import text
-from regbench.statistics.verdict import Comparison, Verdict
+from regbench.statistics.verdict import Comparison
 from regbench.tracking import schema
-from regbench.trial import BASELINE, Sweep, Trial, format_lam, format_seeds
+from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
 HEADINGS = ("cell", "seeds", "validation", "test", "exact zeros", "not ok")
 FRESH_HEADINGS = ("on fresh seeds", "pairs", "test", "none", "difference, pp", "interval", "verdict")
@@ -49,12 +49,8 @@ def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, R
     """Return a row of texts under FRESH_HEADINGS per method at its chosen lam; `results` by trial key."""
     rows = []
     for method, found in stages.compare(sweep, lams, results).items():
-        seeds, pairs = sweep.confirm[: found.looked], []
-        for seed in seeds:
-            both = [results.get(sweep.at(name, lams.get(name, 0.0), seed).key) for name in (method, BASELINE)]
-            accuracies = [one.metrics.get("test/accuracy") if one else None for one in both]
-            if None not in accuracies:
-                pairs.append(accuracies)
+        looked = stages.pairs(sweep, method, lams[method], results)[: found.looked]
+        pairs = [pair for pair in looked if np.isfinite(pair).all()]
         own, base = np.mean(pairs, axis=0) if pairs else (np.nan, np.nan)
         shown = (
             (f"{text.difference(own, base):+.2f}", *format_comparison(found)) if pairs else ("-", "-", found.verdict)
@@ -65,8 +61,7 @@ def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, R
 
 def format_comparison(found: Comparison) -> tuple[str, str]:
     """Return the interval of the difference in percentage points, and the verdict."""
-    inside = found.verdict in (Verdict.BETTER, Verdict.WORSE) and found.negligible
-    return text.bounds(found.difference), found.verdict + (", but by less than matters" if inside else "")
+    return text.bounds(found.difference), found.verdict + (", but by less than matters" if found.trivial else "")
 
 
 def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, float], unknown: str = "") -> str:

@@ -1,7 +1,7 @@
 """The two stages of a sweep: which lams its grid chooses, and which trials on fresh seeds are needed next."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from regbench.statistics.choice import Choice, choose
@@ -59,19 +59,19 @@ def fresh(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended]) -
 
 def compare(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended]) -> dict[str, Comparison]:
     """Return method -> its comparison with `none` on the fresh seeds, as far as trials have `ended`."""
-    return judge({method: differences(sweep, method, lam, ended) for method, lam in lams.items()}, sweep.looks)
+    family = {method: [own - base for own, base in pairs(sweep, method, lam, ended)] for method, lam in lams.items()}
+    return judge(family, sweep.looks)
 
 
-def differences(sweep: Sweep, method: str, lam: float, ended: Mapping[str, Ended]) -> Sequence[float]:
-    """Return the paired differences in test accuracy, in the order of the fresh seeds; NaN where a trial has failed.
+def pairs(sweep: Sweep, method: str, lam: float, ended: Mapping[str, Ended]) -> list[tuple[float, float]]:
+    """Return the test accuracies of a method and of `none`, in the order of the fresh seeds; NaN where a trial has failed.
 
     One that diverged or collapsed counts with the accuracy that it has.
     """
     found = []
     for seed in sweep.confirm:
-        pair = [ended.get(sweep.at(name, at, seed).key) for name, at in ((method, lam), (BASELINE, 0.0))]
-        if None in pair:
+        both = [ended.get(sweep.at(name, at, seed).key) for name, at in ((method, lam), (BASELINE, 0.0))]
+        if None in both:
             break
-        own, base = (one.metrics.get("test/accuracy", math.nan) for one in pair)
-        found.append(own - base)
+        found.append(tuple(one.metrics.get("test/accuracy", math.nan) for one in both))
     return found

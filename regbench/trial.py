@@ -28,7 +28,7 @@ MAX_EPOCHS = 1_000_000
 class Recipe:
     """What all trials of a comparison share. Sizes in images; `train_size` includes the `val_size` held out of it.
 
-    A field that is an option of the sweep is declared here, once: see options.py.
+    A field that is an option of the sweep is declared here, once: see click_fields.py.
     """
 
     dataset: str
@@ -91,16 +91,14 @@ class Trial:
     @property
     def method(self) -> str:
         """The name under which a regularizer is compared: with its scope unless that is the default."""
-        plain = self.regularizer == BASELINE or self.scope == "weights"
-        return self.regularizer if plain else f"{self.regularizer} scope={self.scope}"
+        return method(self.regularizer, self.scope)
 
     @property
     def cell(self) -> str:
         """The trial's name without its seed: what is averaged over seeds."""
         if self.regularizer == BASELINE:
             return BASELINE
-        scope = "" if self.scope == "weights" else f" scope={self.scope}"
-        return f"{self.regularizer} lam={format_lam(self.lam)}{scope}"
+        return f"{self.regularizer} lam={format_lam(self.lam)}{_scope_suffix(self.scope)}"
 
     @property
     def name(self) -> str:
@@ -144,6 +142,10 @@ class Sweep:
         """The seeds of the grid."""
         return tuple(dict.fromkeys(trial.seed for trial in self.trials))
 
+    def is_fresh(self, trial: Trial) -> bool:
+        """Return whether a trial is one on a fresh seed, and not of the grid."""
+        return trial.seed in self.confirm
+
     def at(self, method: str, lam: float, seed: int) -> Trial:
         """Return the trial of a method of the grid, or `none`, at a lam on a fresh seed."""
         return replace(next(trial for trial in self.trials if trial.method == method), lam=lam, seed=seed)
@@ -176,6 +178,20 @@ def grid(
     return Sweep(trials, tuple(confirm), tuple(looks))
 
 
+def method(regularizer: str, scope: str) -> str:
+    """Return the name under which a regularizer is compared: with its scope unless that is the default."""
+    return regularizer if regularizer == BASELINE else f"{regularizer}{_scope_suffix(scope)}"
+
+
+def _scope_suffix(scope: str) -> str:
+    return "" if scope in ("weights", "") else f" scope={scope}"
+
+
+def default_val_size(train_size: int, classes: int) -> int:
+    """Return how many images are held out for validation unless it is said: a tenth, one of each class at least."""
+    return max(train_size // 10, classes)
+
+
 def format_lam(lam: float) -> str:
     """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0.95, 0."""
     scientific = np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
@@ -191,6 +207,11 @@ def format_seeds(seeds: Sequence[int]) -> str:
         else:
             runs.append([seed])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def seeds_option(seeds: Sequence[int]) -> str:
+    """Return seeds as options take them: 0-4,7, and a single one as a range, since it would be a number of seeds."""
+    return format_seeds(seeds).replace(" ", "") if len(seeds) > 1 else f"{seeds[0]}-{seeds[0]}"
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ CASES = [
     # data
     ("sweep", {"dataset": "cifar100"}, "dataset='cifar100' is unknown; accepted: cifar10, digits, fashion_mnist, folder"),
     ("sweep", {"dataset": "CIFAR10"}, "dataset='CIFAR10' is unknown; accepted: cifar10"),
-    ("sweep", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train: give data_dir="),
+    ("sweep", {"dataset": "folder", "data_dir": "nowhere"}, "/here/nowhere/train: give data_dir="),
     ("sweep", {"dataset": "folder", "data_dir": "{file}"}, "found no folder"),
     ("sweep", {"dataset": "folder", "data_dir": ""}, "data_dir='' is not a folder; accepted: a path"),
     ("sweep", {"dataset": "folder", "data_dir": "a\0b"}, "is not a folder; accepted: a path"),
@@ -227,7 +227,7 @@ CASES = [
     ("sweep", {"experiment": "two\nlines"}, "is not a name; accepted: 1 to 500 characters that can be printed"),
     ("sweep", {"MLFLOW_EXPERIMENT_NAME": "x" * 501}, "is not a name; accepted"),
     ("sweep", {"experiment": "gone", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"}, "'gone' is deleted in"),
-    ("sweep", {"MLFLOW_RUN_ID": "0123"}, "/work/mlflow.db: unset MLFLOW_RUN_ID"),
+    ("sweep", {"MLFLOW_RUN_ID": "0123"}, "/here/mlflow.db: unset MLFLOW_RUN_ID"),
     (
         "sweep",
         {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///{stores}/mlflow.db"},
@@ -236,7 +236,7 @@ CASES = [
     (
         "sweep",
         {"MLFLOW_RUN_ID": "0123", "MLFLOW_TRACKING_URI": "sqlite:///mine.db"},
-        "/work/mine.db: unset MLFLOW_RUN_ID; or, since `mlflow run` starts a command in the project's folder, give "
+        "/here/mine.db: unset MLFLOW_RUN_ID; or, since `mlflow run` starts a command in the project's folder, give "
         "MLFLOW_TRACKING_URI='sqlite:///mine.db' with its whole path",
     ),
     ("sweep", {"MLFLOW_EXPERIMENT_ID": "7"}, "MLFLOW_EXPERIMENT_ID='7' is not an experiment of sqlite:////"),
@@ -268,7 +268,7 @@ CASES = [
     ("sweep", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the tracking store http://127.0.0.1:9 does not work"),
     ("sweep", {"MLFLOW_TRACKING_URI": "http://[::1"}, "the tracking store http://[::1 does not work"),
     ("sweep", {"MLFLOW_TRACKING_URI": "http://me:word@127.0.0.1:9"}, "store http://me:***@127.0.0.1:9 does not work"),
-    ("sweep", {"MLFLOW_TRACKING_URI": "mlruns"}, "/work/mlruns does not work (The filesystem tracking"),
+    ("sweep", {"MLFLOW_TRACKING_URI": "mlruns"}, "/here/mlruns does not work (The filesystem tracking"),
     ("sweep", {"MLFLOW_TRACKING_URI": "nonsense://x"}, "the tracking store nonsense://x does not work"),
     ("sweep", {"MLFLOW_TRACKING_URI": "mysql+no://x"}, "the tracking store mysql+no://x does not work"),
     ("sweep", {"MLFLOW_TRACKING_URI": "mssql+pymssql://me:word@h/d"}, "me:***@h/d does not work (No module named"),
@@ -277,11 +277,11 @@ CASES = [
     ("notebook", {"epochs": "0"}, "epochs='0' is out of range; accepted: a whole number from 1 to 1000000, or auto"),
     ("notebook", {"epochs": "9999999"}, "epochs='9999999' is out of range"),
     ("notebook", {"reg": "l1"}, "No such option"),
-    ("notebook", {"dataset": "folder", "data_dir": "nowhere"}, "/work/nowhere/train"),
+    ("notebook", {"dataset": "folder", "data_dir": "nowhere"}, "/here/nowhere/train"),
     ("notebook_loop", {"name": "l7"}, "name='l7' is unknown; accepted: none, l1, l2, weight_decay"),
     ("notebook_loop", {"workers": "-1"}, "workers='-1' is out of range; accepted: a whole number from 0 to 64"),
     ("notebook_loop", {"train_size": "9999"}, "train_size=9999 is out of range"),
-    ("report", {"MLFLOW_TRACKING_URI": ""}, "/work/mlflow.db; accepted: none, the store"),
+    ("report", {"MLFLOW_TRACKING_URI": ""}, "/here/mlflow.db; accepted: none, the store"),
     ("report", {"experiment": "nowhere"}, "there is no experiment 'nowhere' in sqlite:///"),
     ("report", {"experiment": "Default"}, "holds no trial (0 runs in all); train some"),
     ("report", {"experiment": "gone"}, "experiment='gone' is deleted in"),

@@ -95,10 +95,10 @@ def test_a_pair_that_has_failed_is_not_counted_and_one_that_diverged_is():
     results = ended(first, lambda t: 0.5)
     none = first[0]
     results[none.key] = Result(none, "failed", {})
-    found = stages.differences(SWEEP, "l1", 1e-3, results)
-    assert math.isnan(found[0]) and found[1:] == [0.0] * 11
+    found = stages.pairs(SWEEP, "l1", 1e-3, results)
+    assert math.isnan(found[0][1]) and found[1:] == [(0.5, 0.5)] * 11
     results |= ended([first[4]], lambda t: 0.1, "diverged")
-    assert stages.differences(SWEEP, "l1", 1e-3, results)[1] == pytest.approx(-0.4)
+    assert stages.pairs(SWEEP, "l1", 1e-3, results)[1] == (0.1, 0.5)
     assert stages.compare(SWEEP, LAMS, results)["l2"].difference.n == 11
 
 

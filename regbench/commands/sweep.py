@@ -10,7 +10,7 @@ from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
 from regbench.errors import UserError
 from regbench.statistics.looks import CONFIRM, schedule
-from regbench.trial import BASELINE, SCOPES, Recipe, format_seeds, grid
+from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, grid, seeds_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,9 @@ def main(options: SweepOptions, **chosen: object) -> None:
     cells = regularizers.cells(options.reg, options.lam, options.baseline)
     prepared = pipeline.prepare(options, options.reg, chosen["model"])
     data, train_size = prepared.data, prepared.size(options.train_size)
-    val_size = max(train_size // 10, len(data.classes)) if options.val_size is None else options.val_size
+    val_size = options.val_size
+    if val_size is None:
+        val_size = default_val_size(train_size, len(data.classes))
     recipe = Recipe(data.name, data.fingerprint, train_size, val_size, **chosen)
     fresh, looks = fresh_seeds(options, cells, val_size)
     sweep = grid(recipe, cells, options.seeds, options.scope, fresh, looks)
@@ -66,27 +68,24 @@ def fresh_seeds(
 
     Raises UserError for fresh seeds that are in the grid, or that could not tell anything.
     """
-    wanted, regularizers_ = options.confirm, {name for name, _ in cells} - {BASELINE}
+    wanted, compared = options.confirm, {name for name, _ in cells} - {BASELINE}
     problem = ""
-    if not regularizers_ or BASELINE not in dict(cells):
+    if not compared or BASELINE not in dict(cells):
         problem = "a verdict needs `none` and a regularizer; leave baseline=true and name one in reg"
-    elif val_size == 0 and len(cells) > len(regularizers_) + 1:
+    elif val_size == 0 and len(cells) > len(compared) + 1:
         problem = "val_size=0 leaves nothing to choose lam by; give val_size, or one lam"
     if problem and wanted:
-        raise UserError(f"confirm={_format(wanted)}: {problem}, or take confirm=0")
+        shown = wanted if isinstance(wanted, int) else seeds_option(wanted)
+        raise UserError(f"confirm={shown}: {problem}, or take confirm=0")
     wanted = (0 if problem else CONFIRM) if wanted is None else wanted
     if isinstance(wanted, tuple):
         if both := sorted(set(wanted) & set(options.seeds)):
             raise UserError(
-                f"confirm={_format(wanted)}: seed {both[0]} is one of seeds={_format(options.seeds)}, on which lam is "
-                "chosen; give fresh ones"
+                f"confirm={seeds_option(wanted)}: seed {both[0]} is one of seeds={seeds_option(options.seeds)}, on which "
+                "lam is chosen; give fresh ones"
             )
         return tuple(sorted(wanted)), (len(wanted),)
     first = max(options.seeds) + 1
     if first + wanted - 1 > parsing.MAX_SEED:
         raise UserError(f"confirm={wanted}: there are not so many seeds after {first - 1}; give a list of others")
-    return tuple(range(first, first + wanted)), schedule(wanted, len(regularizers_)) if wanted else ()
-
-
-def _format(seeds: int | tuple[int, ...]) -> str:
-    return str(seeds) if isinstance(seeds, int) else format_seeds(seeds).replace(" ", "")
+    return tuple(range(first, first + wanted)), schedule(wanted, len(compared)) if wanted else ()

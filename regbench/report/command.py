@@ -11,9 +11,8 @@ from regbench.regularizers import REGISTRY
 from regbench.report.load import Runs
 from regbench.statistics.looks import schedule
 from regbench.tracking.schema import GRID
-from regbench.trial import BASELINE, Recipe, format_lam, format_seeds
-
-EXPERIMENT = "regbench"  # the sweep's default
+from regbench.tracking.store import DEFAULT_EXPERIMENT
+from regbench.trial import BASELINE, Recipe, default_val_size, format_lam, seeds_option
 
 
 def sweeps(runs: Runs, confirm: int = 0) -> list[tuple[list[str], str]]:
@@ -35,7 +34,7 @@ def sweeps(runs: Runs, confirm: int = 0) -> list[tuple[list[str], str]]:
     found = []
     for (scope, lams, seeds), names in groups.items():
         fresh = str(confirm) if confirm else _recorded(runs, seeds, len(names))
-        options = [("reg", ",".join(names.values())), ("lam", lams), ("seeds", _format(seeds)), ("confirm", fresh)]
+        options = [("reg", ",".join(names.values())), ("lam", lams), ("seeds", seeds_option(seeds)), ("confirm", fresh)]
         found.append((list(names), _command([*options, ("scope", scope)], runs)))
     return found
 
@@ -44,16 +43,11 @@ def _recorded(runs: Runs, seeds: tuple[int, ...], family: int) -> str:
     """Return the option with which a sweep of these seeds has the fresh seeds that are recorded."""
     count, first = len(runs.confirm), max(seeds) + 1
     following = runs.confirm == tuple(range(first, first + count)) and runs.looks == schedule(count, family)
-    return str(count) if following else _format(runs.confirm)
-
-
-def _format(seeds: tuple[int, ...]) -> str:
-    """Return seeds as the sweep takes them: a single one as a range, since it would be a number of seeds."""
-    return format_seeds(seeds).replace(" ", "") if len(seeds) > 1 else f"{seeds[0]}-{seeds[0]}"
+    return str(count) if following else seeds_option(runs.confirm)
 
 
 def _command(options: Iterable[tuple[str, str]], runs: Runs) -> str:
-    experiment = "" if runs.experiment == EXPERIMENT else runs.experiment
+    experiment = "" if runs.experiment == DEFAULT_EXPERIMENT else runs.experiment
     given = [*options, *_recipe(runs.recipe), ("experiment", experiment)]
     words = [f"-P {shlex.quote(f'{name}={value}')}" for name, value in given if value]
     return " ".join(["mlflow run . --env-manager=local", *words])
@@ -64,7 +58,7 @@ def _recipe(recipe: dict[str, str]) -> list[tuple[str, str]]:
     found = [("dataset", name)] if name in data.NAMES else [("dataset", "folder"), ("data_dir", "...")]
     train, val = recipe.get("train_size", ""), recipe.get("val_size", "")
     found += [("train_size", train)]
-    if train.isdigit() and val != str(int(train) // 10):  # the sweep's default
+    if train.isdigit() and val != str(default_val_size(int(train), classes=1)):  # of how many classes is not on record
         found += [("val_size", val)]
     declared = [field for field in fields(Recipe) if "settings" in field.metadata]
     values = {field.name: recipe.get(field.name, "") for field in declared}

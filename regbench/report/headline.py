@@ -16,12 +16,12 @@ def headline(runs: Runs, analysis: Analysis) -> str:
         return " ".join([bold("Nothing is compared here."), *map(escape, analysis.notes)])
     sentences = [_baseline(analysis)]
     for verdict, start in ((Verdict.BETTER, "What helped"), (Verdict.WORSE, "What hurt")):
-        if names := [name for name in analysis.judged(verdict) if not found[name].negligible]:
+        if names := [name for name in analysis.judged(verdict) if not found[name].trivial]:
             sentences.append(bold(f"{start}: {join_and(names, lambda name: _change(analysis, name))}."))
     margin = f"less than {100 * MARGIN:g} points"
     if names := analysis.judged(Verdict.EQUIVALENT):
         sentences.append(f"{join_and(names, code)} {'changes' if len(names) == 1 else 'change'} it by {margin}.")
-    for name in (name for name in found if found[name].negligible and name not in names):
+    for name in (name for name in found if found[name].trivial):
         size = abs(_difference(analysis, name))
         sentences.append(
             f"{code(name)} changes it by {margin}: it is surely {found[name].verdict}, but by {size:.2f} points, which is "

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from regbench.errors import UserError, one_line
 from regbench.tracking import finished, schema
 from regbench.tracking.store import Store
-from regbench.trial import BASELINE, NEUTRAL, parse_seeds
+from regbench.trial import NEUTRAL, method, parse_seeds
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -179,11 +179,6 @@ def artifact(store: Store, root: str, path: str, missing: list[str]) -> Path | N
     except (MlflowException, OSError):
         missing.append(f"{root.rstrip('/')}/{path}")
         return None
-
-
-def method(regularizer: str, scope: str) -> str:
-    """Return the name under which a regularizer is compared: with its scope unless that is the default."""
-    return regularizer if scope in ("weights", "") or regularizer == BASELINE else f"{regularizer} scope={scope}"
 
 
 def _check_filter(condition: str) -> None:

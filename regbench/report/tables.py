@@ -10,7 +10,7 @@ from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
 from regbench.report.text import bold, bounds, code, difference, duration, escape, level, number, percent, points
 from regbench.statistics.power import GAINS, power, seeds_for
-from regbench.statistics.verdict import Comparison, Verdict
+from regbench.statistics.verdict import Comparison
 from regbench.trial import BASELINE, format_lam
 
 # columns of words are aligned to the left, those of numbers to the right
@@ -40,14 +40,13 @@ def verdicts(analysis: Analysis) -> str:
     )]  # fmt: skip
     for name, comparison in found.items():
         pairs, choice, interval = analysis.pairs[name], analysis.design.choices[name], comparison.difference
-        even = comparison.verdict == Verdict.EQUIVALENT
         test, none = (values.mean() if len(values) else math.nan for values in (pairs.test, pairs.none))
         rows.append((
             code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs.test)),
             bold(percent(test), name in strong), percent(none), number(difference(test, none), "+.2f"),
             f"{bounds(interval)} ({level(interval)})" if interval.bounded else "-",
             f"{comparison.p_adjusted:.3f}" if interval.bounded else "-",
-            comparison.verdict + (", but within the margin" if comparison.negligible and not even else ""),
+            comparison.verdict + (", but within the margin" if comparison.trivial else ""),
             *_measures(analysis.cell(name)),
         ))  # fmt: skip
     return table(header, rows)

@@ -62,6 +62,11 @@ class Comparison:
         """Whether the difference is within the margin for sure, be its sign sure or not."""
         return self.difference.within(self.margin)
 
+    @property
+    def trivial(self) -> bool:
+        """Whether it is better or worse for sure, but for sure by less than the margin."""
+        return self.negligible and self.verdict != Verdict.EQUIVALENT
+
 
 def judge(
     family: Mapping[str, ArrayLike], looks: Sequence[int], *, alpha: float = ALPHA, margin: float = MARGIN

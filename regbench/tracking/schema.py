@@ -16,10 +16,12 @@ KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
 SWEEP = "regbench.sweep"  # on a sweep's run: its id; with ".<id>" on a trial of that sweep: its stage there
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"
-STAGE = "regbench.stage"  # on a trial, also as the value of its sweeps' tags: grid or confirm
+STAGE = "regbench.stage"  # on a trial, also as the value of its sweeps' tags
+GRID, CONFIRMATION = "grid", "confirm"  # a trial's stage
 CONFIRM = "regbench.confirm"  # on a sweep: its fresh seeds, as in 3-42
 LOOKS = "regbench.looks"  # on a sweep: after how many of them it is judged, as in 12,24,40
 CHOICE = "regbench.choice"  # on a sweep: regularizer -> chosen lam, as JSON
+CHOSEN_BY = "regbench.chosen_by"  # on a sweep that goes on with the choice of an earlier start: that one's run
 DATASET = "regbench.dataset"
 FINGERPRINT = "regbench.fingerprint"
 DEVICE = "regbench.device"
@@ -37,9 +39,7 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
 USER = "mlflow.user"
-GRID, CONFIRMATION = "grid", "confirm"  # a trial's stage
 DATA_CONTEXT = ("mlflow.data.context", "training")  # tag of a run's data set
-CHOSEN_BY = "regbench.chosen_by"  # on a sweep that goes on with the choice of an earlier start: that one's run
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
 CHOICE_FILE = "choice.json"  # artifact of the sweep's run that has chosen: the mean validation accuracies of all lams
 WEIGHTS = "weights"  # folder of a trial's artifacts
@@ -69,7 +69,7 @@ class SweepContext:
 
     def stage(self, trial: Trial) -> str:
         """Return the stage of the sweep to which a trial belongs: grid or confirm."""
-        return CONFIRMATION if trial.seed in self.sweep.confirm else GRID
+        return CONFIRMATION if self.sweep.is_fresh(trial) else GRID
 
     def _shared_tags(self) -> dict[str, str]:
         owner, user = writer_process.current(), writer_process.user()

@@ -127,10 +127,9 @@ class Writer:
         rows = {name: {format_lam(lam): mean for lam, mean in found.items()} for name, found in means.items()}
 
         def write(folder: Path) -> None:
-            if means:
-                (folder / schema.CHOICE_FILE).write_text(json.dumps({"lams": lams, "validation": rows}, indent=1))
+            (folder / schema.CHOICE_FILE).write_text(json.dumps({"lams": lams, "validation": rows}, indent=1))
 
-        self._submit(Record(uuid.uuid4().hex, "", run_id=self._parent, result=tags), write)
+        self._submit(Record(uuid.uuid4().hex, "", run_id=self._parent, result=tags), write if means else None)
 
     def end(self, note: str, status: str) -> None:
         """Write the sweep's own description and status, after all trials."""

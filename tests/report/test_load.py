@@ -200,7 +200,7 @@ def test_curves_are_exactly_mlflows_with_and_without_epochs_csv(recipe, images, 
     with monkeypatch.context() as patch:
         patch.setattr(store, "histories", lambda run_ids, name: [] if not run_ids else pytest.fail("asked"))
         read = load.epochs(store, trials)
-    files = list((tmp_path / "work" / "mlruns").rglob("epochs.csv"))
+    files = list((tmp_path / "here" / "mlruns").rglob("epochs.csv"))
     assert len(files) == 3
     for content in (b"", b"\x80", b"epoch,train/loss\n1,a\n", b"epoch\nnan\n", b"train/loss\n1\n", None):
         for path in files:
@@ -215,7 +215,7 @@ def test_curves_are_exactly_mlflows_with_and_without_epochs_csv(recipe, images, 
 def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
     curves = gather(store).epochs
-    (tmp_path / "work" / "mlruns").rename(tmp_path / "work" / "moved")
+    (tmp_path / "here" / "mlruns").rename(tmp_path / "here" / "moved")
     material = gather(store)
     assert material.weights == {}
     pd.testing.assert_frame_equal(material.epochs, curves, check_exact=True)
