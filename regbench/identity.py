@@ -44,8 +44,8 @@ def files(regularizer: str, model: str) -> dict[str, str]:
     count, nor where a file is.
     """
     start: set[str] = set()
-    if regularizers.is_plugin(regularizer):
-        start |= _modules(regularizers.find(regularizer), regularizer)
+    for name in filter(regularizers.is_plugin, regularizers.split(regularizer)):
+        start |= _modules(regularizers.find(name), name)
     if ":" in model:
         start |= _modules(importing.by_path("model", model, "accepted: an import path pkg.module:Class"), model)
     return _with_imports(start)

@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import click
-import numpy as np
 
 from regbench import identity
 from regbench.click_fields import choice, option, real, whole
 from regbench.identity import digest
-from regbench.regularizers import BASELINE
+from regbench.regularizers import BASELINE, format_lam
 
 SCOPES = ("weights", "all")
 # of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
@@ -190,12 +189,6 @@ def _scope_suffix(scope: str) -> str:
 def default_val_size(train_size: int, classes: int) -> int:
     """Return how many images are held out for validation unless it is said: a tenth, one of each class at least."""
     return max(train_size // 10, classes)
-
-
-def format_lam(lam: float) -> str:
-    """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0.95, 0."""
-    scientific = np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
-    return min(scientific, np.format_float_positional(lam, trim="-"), key=len)
 
 
 def format_seeds(seeds: Sequence[int]) -> str:

@@ -257,6 +257,56 @@ class PenaltyAlone(Regularizer):
         return lam.flatten() * p.abs().flatten(1).sum(1)
 
 
+class SumOfSizes(Regularizer):
+    """l1 as most people write it."""
+
+    lams = L1.lams
+
+    def penalty(self, w):
+        return w.abs().sum()
+
+
+class NuclearPenalty(Regularizer):
+    """The sum of singular values; what torch.linalg raises for a trial that has diverged is to fail that one alone."""
+
+    one_by_one = True
+
+    def penalty(self, w):
+        return torch.linalg.svdvals(w.flatten(1)).sum() if w.ndim > 1 and w.any() else 0.0
+
+
+class Orthogonal(Regularizer):
+    """Rows are to be orthogonal and of length 1."""
+
+    def penalty(self, w):
+        rows = w.flatten(1) if w.ndim > 1 else w[:, None]
+        return (rows @ rows.T - torch.eye(len(rows), dtype=w.dtype, device=w.device)).square().sum()
+
+
+class MatricesAlone(Regularizer):
+    """Leaves biases out by returning a plain 0."""
+
+    def penalty(self, w):
+        return w.square().sum() if w.ndim > 1 else 0
+
+
+class UnsummedPenalty(Regularizer):
+    def penalty(self, w):
+        return w.abs()
+
+
+class ConstantPenalty(Regularizer):
+    def penalty(self, w):
+        return w.detach().abs().sum()
+
+
+class NormOfRoot(Regularizer):
+    """A norm by its definition, whose slope at 0 autograd takes for 0 / 0."""
+
+    def penalty(self, w):
+        return w.square().sum().sqrt()
+
+
 class Misspelt(Regularizer):
     def add_gradient(self, p, g, lam):
         g.add_(lam * p)

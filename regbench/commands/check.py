@@ -18,4 +18,8 @@ def main(reg: str) -> None:
     for rule, how in rules.check(found):
         broken |= bool(how)
         click.echo(f"broken  {rule}: {how}" if how else f"ok      {rule}")
+    if found.has("penalty") and not broken:
+        from regbench.regularizers.contract import speed
+
+        click.echo(f"speed   {speed.compare(found)}")
     sys.exit(int(broken))

@@ -77,7 +77,8 @@ def lams(text: str) -> tuple[float, ...] | None:
 
 def names(text: str) -> tuple[str, ...]:
     """Return the regularizers of a comma list, each of which can be found."""
-    found = _items("reg", text, f"accepted: one or more of {regularizers.accepted()}, separated by commas")
+    accepted = f"accepted: one or more of {regularizers.accepted()}, separated by commas"
+    found = [regularizers.canonical(name) for name in _items("reg", text, accepted)]
     for name in found:
         regularizers.find(name)
         if found.count(name) > 1:

@@ -10,7 +10,7 @@ from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
 from regbench.errors import UserError
 from regbench.statistics.looks import CONFIRM, schedule
-from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, grid, seeds_option
+from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, format_seeds, grid, seeds_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def fresh_seeds(
     if isinstance(wanted, tuple):
         if both := sorted(set(wanted) & set(options.seeds)):
             raise UserError(
-                f"confirm={seeds_option(wanted)}: seed {both[0]} is one of seeds={seeds_option(options.seeds)}, on which "
+                f"confirm={seeds_option(wanted)}: seed {both[0]} is one of seeds={format_seeds(options.seeds)}, on which "
                 "lam is chosen; give fresh ones"
             )
         return tuple(sorted(wanted)), (len(wanted),)

@@ -6,11 +6,14 @@ from regbench.regularizers.lookup import (
     BASELINE,
     REGISTRY,
     accepted,
+    canonical,
     cells,
     find,
+    format_lam,
     grid,
     is_known,
     is_plugin,
+    split,
 )
 
 # every packaged class by its own name, so that it is declared once: where it is written

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import reprlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from regbench import importing
+from regbench.click_fields import REAL
 from regbench.errors import UserError, one_line
 from regbench.regularizers.base import Regularizer
+from regbench.regularizers.combination import Combination, combine
 
 BASELINE = "none"
 # where an installed package names its regularizers
@@ -27,7 +30,7 @@ ACCEPTED_LAMS = "accepted: numbers above 0"
 def _packaged() -> Iterator[type[Regularizer]]:
     """Give the classes with a name of the modules of this package: those of a family, each in its module."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in ("base", "lookup", "contract"):
+        if module.name not in ("base", "combination", "lookup", "contract"):
             for cls in vars(importlib.import_module(f"{__package__}.{module.name}")).values():
                 if inspect.isclass(cls) and issubclass(cls, Regularizer) and "name" in vars(cls):
                     yield cls
@@ -38,13 +41,16 @@ REGISTRY = {cls.name: cls for cls in sorted(_packaged(), key=lambda cls: (cls.na
 
 
 def find(name: str) -> type[Regularizer]:
-    """Return the regularizer called `name`: a packaged one, an import path's, or an installed package's.
+    """Return the regularizer called `name`: a packaged one, an import path's, an installed package's, or a combination.
 
-    An import path pkg.module:Class has a colon and is imported, so that it must come from the user's own command line.
-    Raises UserError if there is none, it cannot be imported, or it is not a Regularizer.
+    A combination is written l1+weight_decay@1e-4: the first's lam is the trial's, what has an @ has its own. An import
+    path pkg.module:Class has a colon and is imported, so that it must come from the user's own command line. Raises
+    UserError if there is none, it cannot be imported, it is not a Regularizer, or cannot be combined.
     """
     if name in REGISTRY:
         return REGISTRY[name]
+    if _parts(name) != [(name, None)]:
+        return _combined(name)
     path = "accepted: an import path pkg.module:Class"
     found = importing.by_path("reg", name, path) if ":" in name else _installed(name)
     if isinstance(found, Regularizer):
@@ -55,13 +61,33 @@ def find(name: str) -> type[Regularizer]:
 
 
 def is_plugin(name: str) -> bool:
-    """Return whether `name` is not a packaged regularizer, but a user's or an installed package's."""
-    return name not in REGISTRY
+    """Return whether `name` is not a packaged regularizer, but a user's or an installed package's, or has one in it."""
+    return any(part not in REGISTRY for part in split(name))
 
 
 def is_known(name: str) -> bool:
     """Return whether `name` can be found without importing a module that the user's command line has not named."""
-    return name in REGISTRY or name in _entry_points() or name.partition(":")[0] in sys.modules
+    return all(
+        part in REGISTRY or part in _entry_points() or part.partition(":")[0] in sys.modules for part in split(name)
+    )
+
+
+def split(name: str) -> list[str]:
+    """Return the names of the parts of a combination, without their lams; a name that is none is its only part."""
+    return [part for part, _ in _parts(name)]
+
+
+def canonical(name: str) -> str:
+    """Return the one text for a combination whose lams can be written in several ways; raises UserError for a bad lam."""
+    if len(split(name)) == 1:
+        return name
+    return "+".join(part if lam is None else f"{part}@{format_lam(_lam(name, lam))}" for part, lam in _parts(name))
+
+
+def format_lam(lam: float) -> str:
+    """Return the shortest text for `lam`: 1e-4, 3.5e-5, 0.95, 0."""
+    scientific = np.format_float_scientific(lam, trim="-", exp_digits=1).removesuffix("e+0")
+    return min(scientific, np.format_float_positional(lam, trim="-"), key=len)
 
 
 def cells(names: Sequence[str], lams: Sequence[float] | None, baseline: bool = True) -> list[tuple[str, float]]:
@@ -114,7 +140,8 @@ def grid(cls: type[Regularizer], name: str) -> tuple[float, ...]:
 
 def accepted() -> str:
     """Say what is accepted as a name."""
-    return f"{', '.join([*REGISTRY, *_entry_points()])}, or an import path pkg.module:Class"
+    names = ", ".join([*REGISTRY, *_entry_points()])
+    return f"{names}, an import path pkg.module:Class, or a combination as l1+weight_decay@1e-4"
 
 
 def _wrong(cls: type[Regularizer], name: str, lam: float) -> str:
@@ -134,6 +161,43 @@ def _wrong(cls: type[Regularizer], name: str, lam: float) -> str:
     if np.float32(lam) >= bound:  # as it is trained with: 0.99999999 is 1
         return f"is too large for reg={name!r}"
     return ""
+
+
+def _parts(name: str) -> list[tuple[str, str | None]]:
+    """Return the names in a combination, each with the text of its lam; None where there is none."""
+    if name in _entry_points():
+        return [(name, None)]
+    # before a digit a plus is the sign of an exponent
+    parts = [part.strip().partition("@") for part in re.split(r"\+(?!\d)", name)]
+    return [(part.strip(), lam.strip() if at else None) for part, at, lam in parts]
+
+
+@cache
+def _combined(name: str) -> type[Combination]:
+    parts = _parts(name)
+    wrong = ""
+    if any(part in ("", BASELINE) for part, _ in parts):
+        wrong = f"each part is a regularizer other than {BASELINE}"
+    elif [lam is None for _, lam in parts] != [True] + [False] * (len(parts) - 1):
+        wrong = "its first part's lam is swept, and each of the others has its own after an @"
+    elif len(set(split(name))) < len(parts):
+        wrong = "each part is in it once"
+    if wrong:
+        raise UserError(f"reg={name!r} is no combination: {wrong}; accepted: as in l1+weight_decay@1e-4")
+    found = [(find(part), None if lam is None else _lam(name, lam)) for part, lam in parts]
+    for (part, _), (cls, lam) in zip(parts, found, strict=True):
+        if lam is not None and (problem := _wrong(cls, part, lam)):
+            raise UserError(f"reg={name!r}: {part}@{lam:g} {problem}; {ACCEPTED_LAMS}{_bound(cls)}")
+    try:
+        return combine(name, found)
+    except ValueError as error:
+        raise UserError(f"reg={name!r} cannot be combined: {error}; leave one of them out") from error
+
+
+def _lam(name: str, text: str) -> float:
+    if not re.fullmatch(REAL, text, re.ASCII | re.IGNORECASE):
+        raise UserError(f"reg={name!r}: {text!r} after an @ is not a number; {ACCEPTED_LAMS}, as in weight_decay@1e-4")
+    return float(text)
 
 
 def _bound(cls: type[Regularizer]) -> str:

@@ -38,6 +38,9 @@ STRENGTHS = {
     "imp": 0.8,
     "dropout": 0.5,
     "label_smoothing": 0.2,
+    "l1+weight_decay@0.03+label_smoothing@0.1": 1e-3,
+    "tests.plugins:SumOfSizes": 1e-3,
+    "tests.plugins:Orthogonal": 1e-3,
 }
 
 
@@ -75,7 +78,7 @@ def test_a_stack_of_any_size_trains_as_the_sequential_engine_does(recipe, images
     recipe = dataclasses.replace(recipe, model=model, precision=precision, batch_size=20, epochs=steps // 4, lr=0.01)
     device_data = DeviceData(images, CPU)
     trials = mixed(recipe)
-    assert {trial.regularizer for trial in trials} == set(regularizers.REGISTRY)
+    assert {trial.regularizer for trial in trials} >= set(regularizers.REGISTRY)
     expected = trained(sequential.train(trials, device_data))
     once = trials[: len(regularizers.REGISTRY)]
     for some, size in ((trials, len(trials)), *([(once, 1)] if alone else [])):

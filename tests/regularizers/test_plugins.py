@@ -97,7 +97,8 @@ def test_a_regularizer_is_found_in_an_installed_package():
     assert regularizers.is_plugin("log")
     assert regularizers.find("l1") is regularizers.L1  # what is packaged cannot be replaced unnoticed
     with pytest.raises(
-        UserError, match=r"'l3' is unknown; accepted: none, .*, weight_decay, log, broken, wrong, or an imp"
+        UserError,
+        match=r"'l3' is unknown; accepted: none, .*, weight_decay, log, broken, wrong, an import path .*or a comb",
     ):
         regularizers.find("l3")
     with pytest.raises(UserError, match=r"reg='broken' cannot be imported .* it is no_such_module:X of an installed"):

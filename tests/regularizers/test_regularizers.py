@@ -11,6 +11,7 @@ from regbench.training.single import Training
 from regbench.trial import Recipe, Trial
 from tests.conftest import TINY
 from tests.networks import Tiny
+from tests.plugins import MatricesAlone, NuclearPenalty, Orthogonal
 
 ALL = sorted(regularizers.REGISTRY)
 tensors = st.integers(0, 2**31).map(lambda seed: torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(seed)))
@@ -100,19 +101,36 @@ def test_l2_is_weight_decay_at_twice_the_lam():
 
 @pytest.mark.parametrize(
     ("name", "penalty"),
-    [("l1", lambda p: p.abs().sum()), ("l2", lambda p: p.pow(2).sum()), ("l2", lambda p: (p * p).sum())],
+    [
+        ("l1", lambda p: p.abs().sum()),
+        ("l2", lambda p: p.pow(2).sum()),
+        ("l2", lambda p: (p * p).sum()),
+        ("tests.plugins:SumOfSizes", lambda p: p.abs().sum()),
+    ],
 )
 def test_penalties_are_bitwise_those_of_autograd(name, penalty):
-    ours = trained(name, 0.01, scope="all")
+    assert_same(trained(name, 0.01, scope="all"), trained_by_autograd(penalty, 0.01))
+
+
+@pytest.mark.parametrize("cls", [Orthogonal, NuclearPenalty, MatricesAlone])
+def test_a_penalty_is_what_autograd_makes_of_it(cls):
+    """But for rounding: lam multiplies the gradient, not the loss."""
+    ours = trained(f"tests.plugins:{cls.__name__}", 0.01, scope="all")
+    for p, q in zip(ours.parameters(), trained_by_autograd(cls().penalty, 0.01).parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def trained_by_autograd(penalty, lam: float) -> nn.Module:
+    """Return the network after torch's own steps on the loss with lam times the penalty of every parameter."""
     torch.manual_seed(0)
-    theirs = Tiny()
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    model = Tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(20):
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(theirs(IMAGES.float() / 255), LABELS)
-        (loss + 0.01 * sum(penalty(p) for p in theirs.parameters())).backward()
+        loss = nn.functional.cross_entropy(model(IMAGES.float() / 255), LABELS)
+        (loss + lam * sum(penalty(p) for p in model.parameters())).backward()
         optimizer.step()
-    assert_same(ours, theirs)
+    return model
 
 
 def test_weight_decay_is_that_of_torch():

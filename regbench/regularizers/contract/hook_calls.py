@@ -47,6 +47,7 @@ def arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
     """Return hook -> its arguments."""
     h, logits, labels, uniform, chance = network(p)
     return {
+        "penalty": (p[0],),
         "add_grad": (p, g.clone(), lam),
         "after_step": (p.clone(), lam, TAU),
         "value": (p, lam),

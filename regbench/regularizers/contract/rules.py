@@ -16,6 +16,7 @@ from torch import Tensor
 from regbench import regularizers
 from regbench.errors import UserError, one_line
 from regbench.regularizers import Regularizer
+from regbench.regularizers.combination import Combination
 from regbench.regularizers.contract import hook_calls
 
 SLOPE = 1e-3  # by which add_grad may differ from the gradient of value, relative to the largest
@@ -27,6 +28,7 @@ HINTS = {
     r"converted to (a )?(Python )?scalar|Boolean value of Tensor|only one element tensors|only 0-dimensional": (
         f"lam is [K, 1, ...] and p is [K, ...], of K trials: calculate with them as they are, or {ALONE}"
     ),
+    r"return a scalar tensor": "penalty returns one number: sum it up, as in w.abs().sum()",
     r"does not require grad": (
         "hooks are called without autograd: differentiate p.detach().requires_grad_() in `with torch.enable_grad():`"
     ),
@@ -151,6 +153,7 @@ def acts_in_place(cls: type[Regularizer]) -> str:
             return f"lam is changed on {what}"
         seen = {
             "add_grad": not torch.equal(g, old_g),
+            "penalty": not torch.equal(g, old_g),
             "after_step": not torch.equal(moved, p),
             "add_loss": bool(returned["loss"].any()),
             "dense_input": not torch.equal(returned["dense_input"], given[0]),
@@ -163,7 +166,7 @@ def acts_in_place(cls: type[Regularizer]) -> str:
                 f"{hook} does not change {name}; write {name}.add_(...), {name}.mul_(...) or {name}[...] = ..., since "
                 f"{name} = ... and {name}.data = ... change another tensor, or leave it out"
             )
-    for hook in ("add_loss", "dense_input", "target_sparsity"):
+    for hook in ("penalty", "add_loss", "dense_input", "target_sparsity"):
         if hook in own - acted:
             return f"{hook} changes nothing; leave it out"
     return ""
@@ -182,8 +185,12 @@ def adds(cls: type[Regularizer]) -> str:
 
 
 def has_shapes(cls: type[Regularizer]) -> str:
-    """value, add_loss and target_sparsity return a number for each trial, [K], or a plain one; other shapes stay."""
+    """penalty returns a number; value, add_loss and target_sparsity one for each trial, [K]; other shapes stay."""
     for what, p, g, lam in hook_calls.cases(cls):
+        found = cls().penalty(p[0])
+        if not isinstance(found, int | float) and getattr(found, "shape", None) != ():
+            shown = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            return f"penalty returns {shown} on {what}, expected one number: sum it up, as in w.abs().sum()"
         for rows in (slice(None), slice(1)):
             here, slope, method = p[rows].clone(), g[rows].clone(), cls()
             shape, given = here.shape, hook_calls.arguments(here, slope, lam[rows])
@@ -328,7 +335,9 @@ def is_deterministic(cls: type[Regularizer]) -> str:
 
 def matches_value(cls: type[Regularizer]) -> str:
     """add_grad adds the gradient of value, where there are both and no after_step that value may be of."""
-    if not (cls.has("add_grad") and cls.has("value")) or cls.has("after_step"):
+    # in a combination one may add to the gradient what is not in the value, as `weight_decay` does
+    classes = [part for part, _ in cls.parts] if issubclass(cls, Combination) else [cls]
+    if not all(one.has("add_grad") and one.has("value") for one in classes) or cls.has("after_step"):
         return ""
     for what, p, g, lam in hook_calls.cases(cls, (1.0, 0.05)):
         # away from 0, where |w| has no gradient
@@ -401,8 +410,8 @@ def _missing_hooks(cls: type[Regularizer], own: set[str]) -> str:
     """Return what a class that cannot change anything should have."""
     if "value" in own:
         return (
-            "value is only for the log; write add_grad(self, p, g, lam) too, which adds its gradient to g in place, as "
-            "in g.addcmul_(p.sign(), lam) where value is lam * sum |p|; docs/your-regularizer.md has it by autograd"
+            "value is only for the log; write penalty(self, w) in its place, as in `return w.abs().sum()`: one network's "
+            "tensor w, no lam, and autograd takes its gradient; or add_grad(self, p, g, lam) too, which adds it to g"
         )
     names = [name for name in dir(cls) if not hasattr(Regularizer, name) and callable(getattr(cls, name))]
     found = ", ".join(names) or "no methods"
