@@ -8,7 +8,6 @@ import pytest
 from regbench import identity
 from tests import golden
 
-TOLERANCE = 1e-9
 ADVICE = "results changed: raise RESULT_VERSION in regbench/identity.py, then python -m tests.golden"
 
 
@@ -29,7 +28,11 @@ def test_results_are_those_of_this_version(known, engine):
         assert found[trial].keys() == numbers.keys(), f"{ADVICE}: {trial}"
         for name, expected in numbers.items():
             np.testing.assert_allclose(
-                found[trial][name], expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=f"{ADVICE}: {trial}, {name}"
+                found[trial][name],
+                expected,
+                rtol=golden.TOLERANCE,
+                atol=golden.TOLERANCE,
+                err_msg=f"{ADVICE}: {trial}, {name}",
             )
 
 

@@ -72,8 +72,9 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
             results = train_epoch(training, epoch, data, train_part)
             if len(val_part):
                 with training.evaluated():
-                    logits = training.predict(data.train_images, val_part)
-                results |= prefixed("val", classification(logits, data.train_labels[val_part]))
+                    found = classification(training.predict(data.train_images, val_part), data.train_labels[val_part])
+                    training.keep_best(epoch, found["accuracy"] if np.isfinite(results["train/loss"]) else np.nan)
+                results |= prefixed("val", found)
         history.append(results)
         yield Epoch(trial, epoch, results)
         if not np.isfinite(results["train/loss"]):
@@ -92,6 +93,10 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
             data.test_labels,
         )  # fmt: skip
         weights = training.weights
+    best_epoch, best_logits = int(training.best.epochs) if training.best else 0, test_logits
+    if 0 < best_epoch < recipe.epochs:
+        with precision.settings(recipe.precision, data.device), training.at_best():
+            best_logits = training.predict(data.test_images)
     yield Trained(
         trial,
         weights=weights,
@@ -103,5 +108,7 @@ def _train_one(trial: Trial, data: DeviceData) -> Iterator[Event]:
         seconds=time.perf_counter() - begin,
         diverged=diverged,
         pruned=curve,
+        best_epoch=best_epoch,
+        best_logits=best_logits if best_epoch else None,
     )
     checkpointer.remove()

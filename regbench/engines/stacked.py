@@ -96,8 +96,8 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
 def capacity(trial: Trial, data: DeviceData) -> int:
     """Return how many trials like this one the device's free memory takes, at least 1.
 
-    Counted are weights, momentum, gradients and a temporary of the same size, averages of the weights, if any, and twice
-    what the forward pass keeps.
+    Counted are weights, momentum, gradients and a temporary of the same size, averages of the weights and those of the
+    best epoch, if any, and twice what the forward pass keeps.
     """
     cpu = data.device.type == "cpu"
     free = psutil.virtual_memory().available if cpu else torch.cuda.mem_get_info(data.device)[0]
@@ -116,7 +116,9 @@ def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
     images = data.train_images[: trial.recipe.batch_size][None]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         stack.logits(images, training=True)
-    held = sum(w.nbytes for w in stack.state.values()) * (4 if trial.recipe.average == "none" else 5)
+    held = sum(w.nbytes for w in stack.state.values()) * (
+        4 + (trial.recipe.average != "none") + (trial.recipe.val_size > 0)
+    )
     return 2 * sum(stored.values()) + held
 
 
@@ -144,9 +146,12 @@ def _train_stack(part: Part, data: DeviceData, record: bool) -> Iterator[Event]:
                 if recipe.val_size:
                     with training.evaluated():
                         logits = training.predict(data.train_images, training.val_part)
-                    labels = data.train_labels[training.val_part]
-                    for row in open_rows:
-                        results[row] |= prefixed("val", classification(logits[row], labels[row]))
+                        labels = data.train_labels[training.val_part]
+                        for row in open_rows:
+                            results[row] |= prefixed("val", classification(logits[row], labels[row]))
+                        training.keep_best(
+                            epoch, [one.get("val/accuracy", np.nan) for one in map(_unless_lost, results)]
+                        )
             for group in training.optimizer.failed:
                 for row in open_rows & set(range(group.rows.start, group.rows.stop)):
                     open_rows.remove(row)
@@ -176,19 +181,36 @@ def _results(training: Training, rows: Sequence[int], begin: float, diverged: di
     if not rows:
         return
     data = training.data
+    with training.evaluated(), precision.settings(training.recipe.precision, data.device):
+        train_logits = training.predict(data.train_images, training.train_part)
+        test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
+        test_logits = training.predict(data.test_images, test)
+        # those that diverge are passed on before the others have ended, and have no curve
+        pruned = [{}] * len(training.trials) if diverged else curves(
+            training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
+        )  # fmt: skip
+    best = _best_logits(training, rows, test_logits, test)
     with training.evaluated():
-        with precision.settings(training.recipe.precision, data.device):
-            train_logits = training.predict(data.train_images, training.train_part)
-            test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
-            test_logits = training.predict(data.test_images, test)
-            # those that diverge are passed on before the others have ended, and have no curve
-            pruned = [{}] * len(training.trials) if diverged else curves(
-                training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
-            )  # fmt: skip
         seconds = time.perf_counter() - begin
         for row in rows:
-            logits = train_logits[row], test_logits[row]
+            logits = train_logits[row], test_logits[row], best[row]
             yield training.result(row, logits, pruned[row], seconds, diverged.get(row, ""))
+
+
+def _unless_lost(results: dict[str, float]) -> dict[str, float]:
+    return results if np.isfinite(results["train/loss"]) else {}
+
+
+def _best_logits(
+    training: Training, rows: Sequence[int], test_logits: torch.Tensor, test: torch.Tensor
+) -> dict[int, torch.Tensor | None]:
+    """Return what the `rows` predicted of the test images after their best epochs; None where there is none."""
+    epochs = {row: int(training.best.epochs[row]) if training.best else 0 for row in rows}
+    found = test_logits
+    if any(0 < epoch < training.recipe.epochs for epoch in epochs.values()):
+        with training.at_best(), precision.settings(training.recipe.precision, training.data.device):
+            found = training.predict(training.data.test_images, test)
+    return {row: found[row] if epoch else None for row, epoch in epochs.items()}
 
 
 def _parts(trials: Sequence[Trial], size: int) -> list[Part]:

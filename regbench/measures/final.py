@@ -37,12 +37,21 @@ def measure(event: Trained) -> Measured:
         "gap/accuracy": fit["accuracy"] - test["accuracy"],
         "gap/loss": test["loss"] - fit["loss"],
         **total,
+        **_early(event),
         **pruned.measures(event.pruned),
         "theoretical_speedup": math.nan if work.unknown else weights.speedup(event.weights, work.weights, work.others),
         "time/trial": event.seconds,
     }
     layers = [row | {"macs": work.weights.get(row["layer"], "" if work.unknown else 0)} for row in layers]
     return Measured(metrics, layers, *_status(event, metrics))
+
+
+def _early(event: Trained) -> dict[str, float]:
+    """Return what early stopping would have given: the test images' measures after the best epoch, and which it was."""
+    if event.best_logits is None:
+        return {}
+    found = classification(event.best_logits, event.test_labels)
+    return prefixed("early", found | {"epoch": event.best_epoch})
 
 
 def _status(event: Trained, metrics: dict[str, float]) -> tuple[str, str]:

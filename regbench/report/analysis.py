@@ -15,6 +15,7 @@ from regbench.tracking import schema
 from regbench.trial import BASELINE, format_seeds
 
 TEST = "test/accuracy"
+EARLY = "early/accuracy"  # on test, of the epoch with the best validation accuracy
 # metrics whose means a cell contains, beside the accuracies
 MEANS = (
     "sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "theoretical_speedup", "sparsity_at_1pp", "time/trial",
@@ -46,9 +47,9 @@ class Analysis:
 
     cells: a row per method and lam of the grid, over the seeds that choose (means, and the lowest and highest accuracy;
     `missing`: seeds without a usable result). chosen: a row per method at its chosen lam, in the same columns, over
-    `shown`: method -> its fresh seeds, or those of the grid where it has no fresh ones; the mean on test is over all that
-    ended. comparisons and pairs: per method with a chosen lam, none left out. notes: a sentence for each thing left out,
-    and why.
+    `shown`: method -> its fresh seeds, or those of the grid where it has no fresh ones; the means on test, after the last
+    epoch and (`early`) after the best one on validation, are over all that ended. comparisons and pairs: per method with a
+    chosen lam, none left out. notes: a sentence for each thing left out, and why.
     """
 
     design: Design
@@ -112,11 +113,13 @@ def analyse(runs: Runs) -> Analysis:
         fresh = group[group["seed"].isin(set(plan.confirm) - runs.chosen_on.get(method, frozenset()))]
         own = fresh if len(fresh) else group[group["seed"].isin(choosing)]
         shown[method] = tuple(own["seed"])
-        counts = {"n": len(own), "test": own.reindex(columns=[TEST])[TEST].mean()}  # those that diverged too
+        # those that diverged too
+        counts = {"n": len(own), "test": own.reindex(columns=[TEST])[TEST].mean()}
+        counts["early"] = own.reindex(columns=[EARLY])[EARLY].mean(skipna=False)
         chosen.append(_cell(method, lam, own, shown[method]) | counts)
         notes += _failed(method, fresh)
     columns = list(_cell(BASELINE, 0.0, trials, ()))
-    frames = (pd.DataFrame(rows, columns=columns) for rows in (cells, chosen))
+    frames = pd.DataFrame(cells, columns=columns), pd.DataFrame(chosen, columns=[*columns, "early"])
     return Analysis(plan, *frames, shown, comparisons, pairs, tuple(notes))
 
 

@@ -13,6 +13,7 @@ from regbench.statistics.power import GAINS, power, seeds_for
 from regbench.statistics.verdict import Comparison
 from regbench.trial import BASELINE, format_lam
 
+STOPPED = f"{code(BASELINE)}, stopped early"
 # columns of words are aligned to the left, those of numbers to the right
 WORDS = {"regularizer", "verdict", "layer", "missing seeds", "what", "value", "contender", "operation", "pairing"}
 
@@ -26,7 +27,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def verdicts(analysis: Analysis) -> str:
     """Return a row per regularizer at its chosen lam, over its pairs of fresh seeds; `none` first, over all of its own.
 
-    The difference is that of the two accuracies as they are shown.
+    The difference is that of the two accuracies as they are shown. What early stopping alone would have given comes
+    second, where it is known.
     """
     header = (
         "regularizer", "lam", "seeds", "test", code(BASELINE), "difference, pp", "interval", "adjusted p", "verdict",
@@ -38,6 +40,11 @@ def verdicts(analysis: Analysis) -> str:
         code(BASELINE), "", str(base["n"]), bold(percent(base["test"]), BASELINE in strong), "", "", "", "", "",
         *_measures(base),
     )]  # fmt: skip
+    if math.isfinite(base["early"]):
+        rows.append((
+            STOPPED, "", str(base["n"]), percent(base["early"]), percent(base["test"]),
+            number(difference(base["early"], base["test"]), "+.2f"), *[""] * (len(header) - 6),
+        ))  # fmt: skip
     for name, comparison in found.items():
         pairs, choice, interval = analysis.pairs[name], analysis.design.choices[name], comparison.difference
         test, none = (values.mean() if len(values) else math.nan for values in (pairs.test, pairs.none))

@@ -55,16 +55,6 @@ class Average:
         for name, average in self.values.items():
             average.masked_fill_(tensors[name] == 0, 0)
 
-    @torch.no_grad()
-    def exchange(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give the network its averages and keep what it had in their place; a second time puts it back, bit for bit."""
-        # one by one, in the memory that they have: a recorded step knows its addresses
-        for name, average in self.values.items():
-            w = tensors[name].detach()
-            last = w.clone()
-            w.copy_(average)
-            average.copy_(last)
-
 
 def begin(recipe: Recipe, tensors: Mapping[str, Tensor]) -> Average | None:
     """Return the average that a recipe asks for, of the tensors of a new network; None for none."""

@@ -36,6 +36,8 @@ class Trained:
     `diverged` is empty, or says where the loss stopped being finite. `seconds` is its wall time, in a stack its
     share of it. `pruned` is the accuracy on the test images after zeroing a share of the weights (see pruning.curves),
     empty if the weights or what they predict are not finite. `node` is the machine of a cluster that trained it.
+    `best_epoch` is that of the best validation accuracy, and `best_logits` what the network of then makes of the test
+    images; 0 and None without a validation part.
     """
 
     trial: Trial
@@ -49,6 +51,8 @@ class Trained:
     diverged: str = ""
     pruned: dict[float, float] = field(default_factory=dict)
     node: str = ""
+    best_epoch: int = 0
+    best_logits: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

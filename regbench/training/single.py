@@ -1,8 +1,10 @@
 """One trial in training: its network, its optimizer, a step, an epoch. The readable reference."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from torch.nn import functional as F
 from regbench import networks
 from regbench.data.images import Images
 from regbench.training import average, dense, precision
+from regbench.training.best import Best
 from regbench.training.device_data import DeviceData, pixels
+from regbench.training.exchange import holding
 from regbench.training.groups import HookRaised
 from regbench.training.optimizer import Optimizer
 from regbench.training.randomness import batches, initial_model, noise
@@ -31,6 +35,7 @@ class Training:
         self.storage = [p.detach() for p in self.parameters.values()]
         self.optimizer = Optimizer([w[None] for w in self.storage], [trial])
         self.average = average.begin(trial.recipe, self.tensors)
+        self.best = Best({name: w[None] for name, w in self.tensors.items()}) if trial.recipe.val_size else None
         if self.optimizer.changes_dense_inputs:
             dense.attach(self.model, lambda h: self.optimizer.dense_input(h[None])[0])
 
@@ -76,7 +81,8 @@ class Training:
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """All that a step changes, by name."""
-        return self.tensors | self.optimizer.state | (self.average.state if self.average else {})
+        kept = (part.state for part in (self.average, self.best) if part)
+        return reduce(or_, kept, self.tensors | self.optimizer.state)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -86,16 +92,22 @@ class Training:
     @contextmanager
     def evaluated(self) -> Iterator[None]:
         """Have the network hold what is evaluated and saved for the block: the averages, if the recipe asks for them."""
-        if not self.average:
+        with self._holding(self.average.values) if self.average else nullcontext():
             yield
-            return
-        self.average.exchange(self.tensors)
-        try:
+
+    @contextmanager
+    def at_best(self) -> Iterator[None]:
+        """Have the network hold for the block what was evaluated after the epoch of the best validation accuracy."""
+        with self._holding({name: w[0] for name, w in self.best.values.items()}):
             yield
-        finally:
-            # what some networks do to their weights in evaluation mode is undone on the weights to which it was done
-            networks.set_mode(self.model, True)
-            self.average.exchange(self.tensors)
+
+    def _holding(self, values: Mapping[str, torch.Tensor]) -> AbstractContextManager:
+        # what some networks do to their weights in evaluation mode is undone on the weights to which it was done
+        return holding(values, lambda: self.tensors, lambda: networks.set_mode(self.model, True))
+
+    def keep_best(self, epoch: int, accuracy: float) -> None:
+        """Take note of the validation accuracy of what is evaluated, NaN if it has diverged; in `evaluated`."""
+        self.best.update(epoch, [accuracy], {name: w[None] for name, w in self.tensors.items()})
 
     def end_epoch(self, epoch: int) -> None:
         """Prune what a regularizer wants to be pruned after this epoch."""

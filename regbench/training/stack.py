@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import torch
@@ -13,9 +15,11 @@ from regbench import regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.training import average, cuda_graph, precision, stacked_networks
+from regbench.training.best import Best
 from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Trained
+from regbench.training.exchange import holding
 from regbench.training.optimizer import Optimizer
 from regbench.training.randomness import batches
 from regbench.trial import Recipe, Trial
@@ -37,6 +41,7 @@ class Training:
         self.stack.convolve = CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
         self.optimizer = Optimizer([p.detach() for p in self.stack.parameters.values()], trials)
         self.average = average.begin(recipe, self.stack.state)
+        self.best = Best(self.stack.state) if recipe.val_size else None
         if self.optimizer.changes_dense_inputs:
             self.stack.attach(self.optimizer.dense_input)
         parts = [split(data.labels, recipe.train_size, recipe.val_size, trial.seed) for trial in trials]
@@ -49,19 +54,24 @@ class Training:
     def state(self) -> dict[str, torch.Tensor]:
         """All that a step changes, by name."""
         tensors = {f"weights.{name}": w for name, w in self.stack.state.items()}
-        return tensors | self.optimizer.state | (self.average.state if self.average else {})
+        kept = (part.state for part in (self.average, self.best) if part)
+        return reduce(or_, kept, tensors | self.optimizer.state)
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
         """Have the networks hold what is evaluated and saved for the block: the averages, if the recipe asks for them."""
-        if not self.average:
+        with holding(self.average.values, lambda: self.stack.state) if self.average else nullcontext():
             yield
-            return
-        self.average.exchange(self.stack.state)
-        try:
+
+    @contextmanager
+    def at_best(self) -> Iterator[None]:
+        """Have the networks hold for the block what was evaluated after their epochs of the best validation accuracy."""
+        with holding(self.best.values, lambda: self.stack.state):
             yield
-        finally:
-            self.average.exchange(self.stack.state)
+
+    def keep_best(self, epoch: int, accuracies: Sequence[float]) -> None:
+        """Take note of the validation accuracies [K] of what is evaluated, NaN for what has diverged; in `evaluated`."""
+        self.best.update(epoch, accuracies, self.stack.state)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Train on a batch [K, N, ...]; return cross-entropies [K], logits [K, N, C], penalties [K], before the update.
@@ -131,9 +141,17 @@ class Training:
             return torch.cat([self.stack.logits(images[part], training=False) for part in parts], dim=1)
 
     def result(
-        self, row: int, logits: Sequence[torch.Tensor], pruned: dict[float, float], seconds: float, diverged: str = ""
+        self,
+        row: int,
+        logits: Sequence[torch.Tensor | None],
+        pruned: dict[float, float],
+        seconds: float,
+        diverged: str = "",
     ) -> Trained:
-        """Return a trial's result; `logits` [n, C] of its training and of the test images; see Trained for `pruned`."""
+        """Return a trial's result; see Trained for `pruned`.
+
+        `logits` [n, C] are of its training images, of the test images, and of these after its best epoch.
+        """
         return Trained(
             self.trials[row],
             weights=self.stack.weights(row),
@@ -145,6 +163,8 @@ class Training:
             seconds=seconds / len(self.trials),
             diverged=diverged,
             pruned=pruned,
+            best_epoch=int(self.best.epochs[row]) if self.best else 0,
+            best_logits=logits[2],
         )
 
 

@@ -63,6 +63,7 @@ def trials() -> pd.DataFrame:
                     "regularizer": method, "lam": lam, "seed": seed,
                     "val/accuracy": round((accuracy + random.normal(0, 0.1)) / 100, 4),
                     "test/accuracy": round(accuracy / 100, 4), "gap/accuracy": round(0.2 - gain / 100, 4),
+                    "early/accuracy": round((accuracy + shared[seed]) / 100, 4),
                     "sparsity/exact": zeros, "sparsity/abs_1e-3": round(zeros + 0.03, 4),
                     "compression_ratio": round(1 / (1 - zeros), 4),
                     # a third of the work is in layers that keep their weights

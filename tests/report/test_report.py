@@ -159,8 +159,9 @@ def rows(shown: str, heading: str) -> list[dict[str, str]]:
 def test_what_the_table_shows_adds_up(fixture):
     """Test minus none is the difference, which is inside its interval, of so many seeds as the comparison is of."""
     found = list(fixture.analysis.comparisons.values())
-    _, *shown = rows(text(fixture), "Each regularizer at its chosen lam")
+    _, early, *shown = rows(text(fixture), "Each regularizer at its chosen lam")
     assert len(shown) == len(found) == 6
+    assert early["difference, pp"] == f"{float(early['test'].strip('%')) - float(early['`none`'].strip('%')):+.2f}"
     for row, comparison in zip(shown, found, strict=True):
         test, none = (float(row[name].strip("*%")) for name in ("test", "`none`"))
         assert f"{test - none:+.2f}" == row["difference, pp"]

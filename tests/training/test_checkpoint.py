@@ -66,6 +66,7 @@ def assert_same(found: Trained, expected: Trained) -> None:
         assert torch.equal(found.weights[name], w), name
     assert torch.equal(found.test_logits, expected.test_logits)
     assert found.pruned == expected.pruned
+    assert found.best_epoch == expected.best_epoch and torch.equal(found.best_logits, expected.best_logits)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
