@@ -15,7 +15,7 @@ from regbench.data.split import check as check_split
 from regbench.engines.base import RAY
 from regbench.errors import UserError
 from regbench.tracking.store import Store
-from regbench.trial import NOTEBOOK, Sweep
+from regbench.trial import NOTEBOOK, Recipe, Sweep
 
 
 def find_device(name: str, backend: str) -> str:
@@ -57,8 +57,9 @@ def check_classes(regs: Sequence[str], model: str, device: str) -> None:
 
 
 def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
-    """Check the sizes of a sweep's recipes, and that a network of the user's can be trained."""
+    """Check the sizes of a sweep's recipes, its optimizer, and that a network of the user's can be trained."""
     for recipe in sweep.recipes:
+        _check_optimizer(recipe, tuple(dict.fromkeys(trial.regularizer for trial in sweep.trials)))
         check_split(data.train_labels, recipe.train_size, recipe.val_size, sweep.trials[0].seed)
         count = recipe.train_size - recipe.val_size
         if recipe.batch_size > count:
@@ -80,6 +81,29 @@ def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
             for reg in dict.fromkeys(trial.regularizer for trial in sweep.trials):
                 if regularizers.find(reg).has("dense_input"):
                     dense.check(recipe, data, reg)
+
+
+def _check_optimizer(recipe: Recipe, regs: Sequence[str]) -> None:
+    """Check that a recipe's optimizer goes with its momentum and with each regularizer."""
+    if recipe.optimizer == "nesterov" and not recipe.momentum:
+        raise UserError(
+            "momentum=0 is out of range: optimizer='nesterov' is a kind of momentum; give a number above 0, or take "
+            "optimizer=sgd"
+        )
+    if recipe.optimizer != "adam":
+        return
+    for reg in regs:
+        if not regularizers.find(reg).goes_with_adam():
+            own = ", or write projection = True in its class if it does not go by tau"
+            raise UserError(
+                f"reg={reg!r} does not go with optimizer='adam': that has another step for each weight, and what is done "
+                "after it to several weights at once has no closed form then; take l1_prox, or optimizer=sgd or nesterov"
+                f"{own if regularizers.is_plugin(reg) else ''}"
+            )
+        if regularizers.is_plugin(reg):
+            from regbench.regularizers.contract import rules
+
+            rules.require(reg, rules=rules.WITH_ADAM)
 
 
 def deliver_pending(store: Store, dry_run: bool, say: Callable[[str], None]) -> None:

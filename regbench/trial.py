@@ -14,11 +14,12 @@ from regbench.regularizers import BASELINE, format_lam
 SCOPES = ("weights", "all")
 # of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
 PRECISIONS = ("float32", "tf32", "bf16", "float64")
+OPTIMIZERS = ("sgd", "nesterov", "adam")
 # of the learning rate, from epoch to epoch; of the weights, from step to step
 SCHEDULES = ("constant", "cosine", "linear", "step")
 AVERAGES = ("none", "ema")
 # options that earlier versions had not, at the values for which everything is as it was there
-NEUTRAL = {"schedule": "constant", "warmup": 0, "average": "none"}
+NEUTRAL = {"optimizer": "sgd", "schedule": "constant", "warmup": 0, "average": "none"}
 NOTEBOOK = "notebook"
 MAX_EPOCHS = 1_000_000
 
@@ -37,10 +38,15 @@ class Recipe:
     model: str = option(NOTEBOOK, click.STRING, "notebook, or pkg.module:Class.")
     epochs: int = option(30, whole(1, MAX_EPOCHS))
     batch_size: int = option(100, whole(1, 10**9))
-    lr: float = option(
-        0.01, real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100"), "Learning rate of SGD."
+    lr: float = option(0.01, real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100"), "Learning rate.")
+    momentum: float = option(
+        0.9, real(click.FloatRange(0, 1, max_open=True), "of 0 or more, below 1"), "Of the optimizer; Adam's beta1."
     )
-    momentum: float = option(0.9, real(click.FloatRange(0, 1, max_open=True), "of 0 or more, below 1"))
+    optimizer: str = option(
+        "sgd",
+        choice(*OPTIMIZERS),
+        f"One of {', '.join(OPTIMIZERS)}: SGD with momentum, with Nesterov's momentum, or Adam.",
+    )
     schedule: str = option(
         "cosine", choice(*SCHEDULES), f"Of the learning rate, an epoch at a time: one of {', '.join(SCHEDULES)}."
     )
@@ -64,6 +70,7 @@ class Recipe:
 
     def _said_unless_neutral(self) -> str:
         texts = {
+            "optimizer": f"optimizer {self.optimizer}",
             "schedule": f"{self.schedule} schedule",
             "warmup": f"warm-up {self.warmup} epoch{'s' if self.warmup != 1 else ''}",
             "average": f"weights averaged ({self.average})",

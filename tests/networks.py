@@ -16,6 +16,18 @@ class Tiny(nn.Module):
         return self.out(self.body(x))
 
 
+class Dense(nn.Module):
+    """A few hundred weights without a convolution, for many short trainings."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 8), nn.ReLU())
+        self.out = nn.Linear(8, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.body(x))
+
+
 class Noisy(Tiny):
     """Draws random numbers while it trains and keeps running statistics."""
 

@@ -711,3 +711,80 @@ class LargestLam(Regularizer):
         if count:
             least = p.abs().flatten(1).kthvalue(count, dim=1).values.view(-1, *[1] * (p.ndim - 1))
             p.masked_fill_(p.abs() <= least, 0)
+
+
+class AlphaOfTau(Regularizer):
+    """Goes with one tau for all weights alone."""
+
+    lams = (1e-3,)
+    elementwise = True
+
+    def after_step(self, p, lam, tau):
+        p.sub_(lam * p, alpha=tau)
+
+
+class MeanTau(AlphaOfTau):
+    """Takes one for all weights where each has its own."""
+
+    def after_step(self, p, lam, tau):
+        p.sub_(lam * p * torch.as_tensor(tau).mean())
+
+
+class NoProjection(AlphaOfTau):
+    elementwise = False
+    projection = True
+
+    def after_step(self, p, lam, tau):
+        p.sub_(tau * lam * p)
+
+
+class Projects(NoProjection):
+    """A projection, which goes with any step."""
+
+    lams = (0.1,)
+
+    def after_step(self, p, lam, tau):
+        bound = 1 / lam.clamp(min=1e-12)
+        p.copy_(torch.minimum(torch.maximum(p, -bound), bound))
+
+
+class KeepsItsFirstTau(Regularizer):
+    """Would do in every epoch what is right in the first."""
+
+    lams = (1e-3,)
+    tau = None
+
+    def after_step(self, p, lam, tau):
+        self.tau = self.tau or tau
+        p.sub_(self.tau * lam * p)
+
+
+class WithoutAfterStep(Regularizer):
+    """Would do nothing by SGD."""
+
+    lams = (1e-3,)
+
+    def before_step(self, p, lam, lr):
+        p.sub_(lr * lam * p)
+
+
+class BothSteps(WithoutAfterStep):
+    """Acts on rows, and has a step for each kind of optimizer."""
+
+    def after_step(self, p, lam, tau):
+        p.sub_(tau * lam * p)
+
+
+class ShrinksAtZero(BothSteps):
+    def before_step(self, p, lam, lr):
+        p.mul_(1 - lr)
+
+
+class MixesEarly(BothSteps):
+    def before_step(self, p, lam, lr):
+        p.sub_(lr * lam * p.mean())
+
+
+class ReturnsEarly(BothSteps):
+    def before_step(self, p, lam, lr):
+        return p - lr * lam * p

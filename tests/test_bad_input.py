@@ -193,6 +193,12 @@ CASES = [
     ("sweep", {"warmup": "0.5"}, "warmup='0.5' is out of range; accepted: a whole number from 0"),
     ("sweep", {"warmup": "1"}, "warmup=1 is out of range: epochs=1; give 0, or more epochs"),
     ("sweep", {"warmup": "9", "epochs": "5"}, "warmup=9 is out of range: epochs=5; give at most 4, or more epochs"),
+    ("sweep", {"optimizer": "adamw"}, "optimizer='adamw' is unknown; accepted: sgd, nesterov, adam"),
+    ("sweep", {"optimizer": ""}, "optimizer='' is unknown; accepted: sgd"),
+    ("sweep", {"optimizer": "nesterov", "momentum": "0"}, "momentum=0 is out of range: optimizer='nesterov' is a kind"),
+    ("sweep", {"optimizer": "adam", "reg": "l1,group_lasso"}, "reg='group_lasso' does not go with optimizer='adam'"),
+    ("sweep", {"optimizer": "adam", "reg": "tests.plugins:Chains"}, "or write projection = True in its class if it"),
+    ("sweep", {"optimizer": "adam", "reg": "tests.plugins:AlphaOfTau"}, "alpha' must be Number, not Tensor on a matrix"),
     ("sweep", {"average": "swa"}, "average='swa' is unknown; accepted: none, ema"),
     # where and how
     ("sweep", {"backend": "dask"}, "backend='dask' is unknown; accepted: local, ray"),

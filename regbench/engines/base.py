@@ -70,6 +70,7 @@ class Engine:
             "model": provenance.processor() if self.device == "cpu" else self.device_name,
             "batch_size": recipe.batch_size,
             "precision": recipe.precision,
+            "optimizer": recipe.optimizer,
             "average": recipe.average,
             "classes": len(data.classes),
             "regularizer": [last.regularizer, last.scope],

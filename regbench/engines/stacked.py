@@ -21,6 +21,7 @@ from regbench.training.checkpoint import Checkpoint, Checkpointer
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Epoch, Event, Failed, Started
 from regbench.training.stack import Training, recordable, seconds_per_step
+from regbench.training.update_rules import RULES
 from regbench.trial import Trial
 
 # a crash loses a stack, so it is no larger than what fills the device
@@ -96,8 +97,8 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
 def capacity(trial: Trial, data: DeviceData) -> int:
     """Return how many trials like this one the device's free memory takes, at least 1.
 
-    Counted are weights, momentum, gradients and a temporary of the same size, averages of the weights and those of the
-    best epoch, if any, and twice what the forward pass keeps.
+    Counted are weights, gradients, what the optimizer keeps and makes of the same size, averages of the weights and those
+    of the best epoch, if any, and twice what the forward pass keeps.
     """
     cpu = data.device.type == "cpu"
     free = psutil.virtual_memory().available if cpu else torch.cuda.mem_get_info(data.device)[0]
@@ -116,10 +117,9 @@ def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
     images = data.train_images[: trial.recipe.batch_size][None]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         stack.logits(images, training=True)
-    held = sum(w.nbytes for w in stack.state.values()) * (
-        4 + (trial.recipe.average != "none") + (trial.recipe.val_size > 0)
-    )
-    return 2 * sum(stored.values()) + held
+    recipe = trial.recipe
+    copies = 2 + RULES[recipe.optimizer].copies + (recipe.average != "none") + (recipe.val_size > 0)
+    return 2 * sum(stored.values()) + copies * sum(w.nbytes for w in stack.state.values())
 
 
 def _train_stack(part: Part, data: DeviceData, record: bool) -> Iterator[Event]:

@@ -1,8 +1,9 @@
 """Regularizers that act on the weights after the optimizer's step: shrinkage, decay, and a bound on norms.
 
-`tau` is the effective step lr / (1 - momentum) in all of them, so that a lam means the same problem as in the method
-that acts through the gradient, whatever the momentum: with lr in its place it would be the problem of
-(1 - momentum) * lam. A float32 weight does not notice a change below half its last digit, 3e-8 to 6e-8 of it: what is
+`tau` is the effective step in all of them, so that a lam means the same problem as in the method that acts through the
+gradient: lr / (1 - momentum) with SGD, whatever the momentum, where with lr in its place it would be the problem of
+(1 - momentum) * lam; and with Adam the step of each weight, by which its gradient, the penalty's included, would move it.
+A float32 weight does not notice a change below half its last digit, 3e-8 to 6e-8 of it: what is
 smaller is lost in a step, and would not add up over steps.
 """
 
@@ -23,7 +24,7 @@ class L1Prox(Regularizer):
     lams = L1.lams
     elementwise = True
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
         threshold = tau * lam
         p.sub_(p.clamp(-threshold, threshold))  # torch's softshrink takes one threshold for all
 
@@ -36,15 +37,21 @@ class DecoupledWeightDecay(Regularizer):
 
     Published is the factor 1 - lr * lam on the weights before the step. Dividing is the same to first order and, after
     the step, ends exactly where `weight_decay` at the same lam does; multiplying there would end at that of
-    lam / (1 - tau * lam). Published lams are 1 / (1 - momentum) times ours. Source: Loshchilov and Hutter, Decoupled
-    Weight Decay Regularization, ICLR 2019.
+    lam / (1 - tau * lam). Published lams are 1 / (1 - momentum) times ours.
+
+    With Adam it is the published one, torch.optim.AdamW: a factor 1 - lr * lam on the weights before the step. That is
+    another problem than `weight_decay`: it keeps |w| <= 1 / lam and nothing else. Sources: Loshchilov and Hutter, Decoupled
+    Weight Decay Regularization, ICLR 2019; Xie and Li, Implicit Bias of AdamW, ICML 2024.
     """
 
     name = "decoupled_wd"
     lams = WeightDecay.lams
     elementwise = True
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def before_step(self, p: Tensor, lam: Tensor, lr: float) -> None:
+        p.addcmul_(p, lam, value=-lr)
+
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
         decay = tau * lam
         # w / (1 + decay), without rounding 1 + decay first, by which every weight would be off in the same direction
         p.addcmul_(p, decay / (1 + decay), value=-1)
@@ -61,7 +68,7 @@ class ElasticNet(L1Prox):
     name = "elastic_net"
     alpha = 0.5
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
         super().after_step(p, lam * self.alpha, tau)
         decay = tau * lam * (1 - self.alpha)
         p.addcmul_(p, decay / (1 + decay), value=-1)
@@ -95,7 +102,7 @@ class GroupLasso(OutputRows):
     name = "group_lasso"
     lams = L1.lams
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
         factor = (1 - tau * lam * p[0, 0].numel() ** 0.5 / self.norms(p)).clamp_(min=0)
         p.mul_(factor.nan_to_num_(nan=1.0))  # 0 / 0: a row of zeros at lam 0, to be left as it is
 
@@ -113,7 +120,8 @@ class MaxNorm(OutputRows):
 
     name = "max_norm"
     lams = (0.33, 0.5, 0.67, 1.0, 1.33, 2.0, 3.0)
+    projection = True
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
         excess = lam * self.norms(p)
         p.div_(excess.where(excess > 1, 1.0))  # not clamped, which would keep the NaN of 0 * inf

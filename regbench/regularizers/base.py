@@ -1,9 +1,10 @@
 """What a regularizer is: hooks on the gradients and weights of a training step, and on what the network computes.
 
 Everything comes with a leading model axis, p [K, ...]; `lam` is broadcast to the first argument, [K, 1, ...], and is [K]
-where there is no other. A row whose lam is 0 must come out bitwise as it was. `tau` is the effective step
-lr / (1 - momentum): what is done after a heavy-ball step is not amplified by momentum, so it takes tau where a gradient
-takes lr. Random numbers are given, never drawn, so that a seed means the same in a stack of any size.
+where there is no other. A row whose lam is 0 must come out bitwise as it was. `tau` is the effective step, by which a
+constant gradient moves a weight in the long run. With SGD that is lr / (1 - momentum): what is done after a heavy-ball
+step is not amplified by momentum, so it takes tau where a gradient takes lr. With Adam each weight has its own, and tau is
+a tensor as p. Random numbers are given, never drawn, so that a seed means the same in a stack of any size.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Regularizer:
     lam_upper_bound: ClassVar[float] = math.inf
     # each weight is treated by itself, so that add_grad, after_step and value may be called with any part of p
     elementwise: ClassVar[bool] = False
+    # after_step is a projection, which does not go by tau: so it goes with Adam too where it is not elementwise
+    projection: ClassVar[bool] = False
     # the hooks are called for one trial at a time, K = 1: for what cannot be done to several at once
     one_by_one: ClassVar[bool] = False
 
@@ -34,6 +37,19 @@ class Regularizer:
     def has(cls, hook: str) -> bool:
         """Return whether the class has a hook of this name of its own."""
         return getattr(cls, hook) is not getattr(Regularizer, hook)
+
+    @classmethod
+    def acts_after_adam(cls) -> bool:
+        """Return whether after_step is called with Adam too: it is not where before_step stands in for it."""
+        return cls.has("after_step") and not cls.has("before_step")
+
+    @classmethod
+    def goes_with_adam(cls) -> bool:
+        """Return whether the class goes with an optimizer that has another step for each weight.
+
+        What treats several weights as one and goes by tau has no closed form there: see Yun, Lozano and Yang, NeurIPS 2021.
+        """
+        return cls.elementwise or cls.projection or not cls.acts_after_adam()
 
     def penalty(self, w: Tensor) -> Tensor | float:
         """Return the penalty of one network's tensor w, a number. Its gradient is autograd's; lam multiplies both.
@@ -48,8 +64,11 @@ class Regularizer:
             # at lam 0 not even what is not finite
             g.addcmul_(_slopes(self, p).where(lam != 0, 0), lam)
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
-        """Change p [K, ...] in place after the optimizer's step."""
+    def before_step(self, p: Tensor, lam: Tensor, lr: float) -> None:
+        """Change p [K, ...] in place before Adam's step, in place of after_step; it is not called with other optimizers."""
+
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
+        """Change p [K, ...] in place after the optimizer's step; tau is a number, or with Adam [K, ...]."""
 
     def value(self, p: Tensor, lam: Tensor) -> Tensor | float:
         """Return the penalty [K] that the method adds to the loss, for logging; 0 if it is not written as one."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from regbench.regularizers.base import Regularizer, Tensor
 
-WEIGHTS = ("add_grad", "after_step", "value", "penalty")
+WEIGHTS = ("add_grad", "before_step", "after_step", "value", "penalty")
 # what is answered by one part alone: two would be given the same random numbers, or prune by two rules
 ALONE = (("dense_input",), ("target_sparsity", "importance"))
 
@@ -28,13 +28,27 @@ class Combination(Regularizer):
     def has(cls, hook: str) -> bool:
         return any(part.has(hook) for part, _ in cls.parts)
 
+    @classmethod
+    def acts_after_adam(cls) -> bool:
+        return any(part.acts_after_adam() for part, _ in cls.parts)
+
+    @classmethod
+    def goes_with_adam(cls) -> bool:
+        return all(part.goes_with_adam() for part, _ in cls.parts)
+
     def add_grad(self, p: Tensor, g: Tensor, lam: Tensor) -> None:
         for member, own in self._with_lams(lam):
             member.add_grad(p, g, own)
 
-    def after_step(self, p: Tensor, lam: Tensor, tau: float) -> None:
+    def before_step(self, p: Tensor, lam: Tensor, lr: float) -> None:
         for member, own in self._with_lams(lam):
-            member.after_step(p, own, tau)
+            member.before_step(p, own, lr)
+
+    def after_step(self, p: Tensor, lam: Tensor, tau: float | Tensor) -> None:
+        adam = not isinstance(tau, float)
+        for member, own in self._with_lams(lam):
+            if not adam or member.acts_after_adam():
+                member.after_step(p, own, tau)
 
     def value(self, p: Tensor, lam: Tensor) -> Tensor | float:
         return sum(member.value(p, own) for member, own in self._with_lams(lam))

@@ -1,7 +1,7 @@
 """Trainings that were cut off: their state after an epoch on disk, from which they go on to the very same result.
 
 A trial's random numbers and its learning rate depend on its seed and the epoch alone, so that weights, their averages,
-momenta and masks are the whole state.
+what the optimizer keeps, and masks are the whole state.
 """
 
 from __future__ import annotations

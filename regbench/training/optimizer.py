@@ -1,6 +1,6 @@
-"""What a training step does to the weights: the regularizer's gradient, SGD with momentum, the after-step.
+"""What a training step does to the weights: the regularizer's gradient, the update rule's step, the after-step.
 
-Weights, gradients and momentum have a leading axis of K trials; an engine that trains one alone has K = 1.
+Weights and gradients have a leading axis of K trials; an engine that trains one alone has K = 1.
 """
 
 from collections import Counter
@@ -10,20 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regbench.training import groups, masks, randomness, schedule
+from regbench.training import groups, masks, randomness, schedule, update_rules
 from regbench.training.groups import Group
+from regbench.training.update_rules import Product
 from regbench.trial import Trial
 
 # weights that a CPU takes at once: they, their gradient and their momentum stay in its cache between the operations
 CHUNK = 1 << 18
-
-
-@dataclass(frozen=True)
-class Product:
-    """A gradient [K, O, I] that is never formed by itself: left [K, B, O], transposed, times right [K, B, I]."""
-
-    left: Tensor
-    right: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,27 +38,22 @@ class Piece:
 
 
 class Optimizer:
-    """The momentum of K trials' weights and the regularizers that act on them, and on what their networks compute.
+    """The update rule of K trials' weights and the regularizers that act on them, and on what their networks compute.
 
     `weights` are [K, ...] each and changed in place; `trials` are K of one recipe. A trial's `scope` "weights" means
     tensors with ndim >= 2, "all" every one.
     """
 
     def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
-        self.recipe, self.momentum = trials[0].recipe, trials[0].recipe.momentum
+        self.recipe = trials[0].recipe
         self.lr = schedule.lr(self.recipe, 1)
         # a scalar parameter [K] is to hooks as a bias of one number, [K, 1]
         self.weights = [_with_axis(w) for w in weights]
-        self.momenta = [torch.zeros_like(w) for w in self.weights]
+        self.rule = update_rules.begin(self.recipe, self.weights)
         self.groups = list(groups.of(trials, weights[0]))
         for group in self.groups:
             group.masks = masks.all_true(group, self.weights)
         self.pieces = [list(self._pieces(index)) for index in range(len(self.weights))]
-
-    @property
-    def tau(self) -> float:
-        """The effective step of this epoch, lr / (1 - momentum)."""
-        return self.lr / (1 - self.momentum)
 
     @property
     def failed(self) -> list[Group]:
@@ -80,7 +68,7 @@ class Optimizer:
     @property
     def state(self) -> dict[str, Tensor]:
         """What a step changes beside the weights, by name."""
-        state = {f"momentum.{index}": m for index, m in enumerate(self.momenta)}
+        state = dict(self.rule.state)
         for number, group in enumerate(self.groups):
             state |= {f"mask.{number}.{index}": mask for index, mask in enumerate(group.masks) if mask is not None}
         return state
@@ -128,27 +116,18 @@ class Optimizer:
         """Move the weights along their gradients (which are overwritten); return the penalties [K] before the step."""
         penalties = torch.zeros(len(self.weights[0]), dtype=self.weights[0].dtype, device=self.weights[0].device)
         with torch.no_grad():
-            for weight, momentum, gradient, pieces in zip(
-                self.weights, self.momenta, self._to_be_changed(gradients), self.pieces, strict=True
-            ):
+            self.rule.begin_step()
+            gradients = self._to_be_changed(gradients)
+            for index, (weight, gradient, pieces) in enumerate(zip(self.weights, gradients, self.pieces, strict=True)):
                 if isinstance(gradient, Product):
-                    momentum.baddbmm_(gradient.left.mT, gradient.right, beta=self.momentum)
+                    gradient = self.rule.gradient(index, gradient)
                 for piece in pieces:
-                    w, m = weight[piece.index], momentum[piece.index]
-                    # a regularizer only ever adds to the gradient, so that it may as well add to the momentum
-                    g = m if isinstance(gradient, Product) else gradient[piece.index]
+                    w, g = weight[piece.index], gradient[piece.index]
                     for term in piece.terms:
                         self._regularize(term, w, g, penalties[piece.index[0]])
-                    if g is not m:
-                        m.mul_(self.momentum).add_(g)
+                    tau = self.rule.move(index, piece.index, w, g, self.lr)
                     for term in piece.terms:
-                        if term.mask is not None:  # the weight is 0 already, and stays so without momentum
-                            m[term.rows].mul_(term.mask)
-                    w.add_(m, alpha=-self.lr)
-                    for term in piece.terms:
-                        term.group.call(term.group.regularizer.after_step, w[term.rows], term.lam, self.tau)
-                        if term.mask is not None and term.group.acts("after_step"):
-                            w[term.rows].mul_(term.mask)
+                        self._after_step(term, w, tau)
         return penalties
 
     def end_epoch(self, epoch: int) -> None:
@@ -156,7 +135,7 @@ class Optimizer:
         with torch.no_grad():
             for group in self.groups:
                 if group.acts("target_sparsity"):
-                    masks.prune(group, self.weights, self.momenta, epoch, self.recipe.epochs)
+                    masks.prune(group, self.weights, self.rule.momenta, epoch, self.recipe.epochs)
 
     def _to_be_changed(self, gradients: Sequence[Tensor | Product]) -> Iterator[Tensor | Product]:
         """Give the gradients, those that hooks add to as tensors of their own, [K, ...] in plain order.
@@ -178,6 +157,19 @@ class Optimizer:
         if value is not None:
             penalties[rows] += _like(value, penalties)
         group.call(group.regularizer.add_grad, w[rows], g[rows], term.lam)
+        if term.mask is not None:  # the weight is 0 already, and stays so without gradients
+            g[rows].mul_(term.mask)
+        if self.rule.per_weight:
+            group.call(group.regularizer.before_step, w[rows], term.lam, self.lr)
+
+    def _after_step(self, term: Term, w: Tensor, tau: float | Tensor) -> None:
+        group, rows = term.group, term.rows
+        if not self.rule.per_weight:
+            group.call(group.regularizer.after_step, w[rows], term.lam, tau)
+        elif group.regularizer.acts_after_adam():
+            group.call(group.regularizer.after_step, w[rows], term.lam, tau[rows])
+        if term.mask is not None and (group.acts("after_step") or group.acts("before_step")):
+            w[rows].mul_(term.mask)
 
     def _pieces(self, index: int) -> Iterator[Piece]:
         """Split a weight so that no regularizer notices: a CPU takes rows of it one after the other, a GPU all at once.

@@ -10,8 +10,8 @@ from regbench import networks
 from regbench.training import dense, precision
 from regbench.training.convolutions import grouped
 from regbench.training.device_data import pixels
-from regbench.training.optimizer import Product
 from regbench.training.randomness import initial_model
+from regbench.training.update_rules import Product
 from regbench.trial import NOTEBOOK, Trial
 
 

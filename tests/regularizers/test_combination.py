@@ -7,6 +7,8 @@ from regbench import identity, regularizers
 from regbench.commands import parsing
 from regbench.errors import UserError
 from regbench.regularizers.contract import rules
+from regbench.training.optimizer import Optimizer
+from regbench.trial import Recipe, Trial
 from tests.regularizers.test_regularizers import assert_same, trained, trained_by_autograd
 
 THREE = "l1+weight_decay@0.01+label_smoothing@0.1"
@@ -37,6 +39,29 @@ def test_soft_thresholding_then_decay_is_the_elastic_net(first, second):
     method.alpha = first / (first + second)
     method.after_step(net, torch.full((1, 1), first + second, dtype=torch.float64), 0.5)
     torch.testing.assert_close(combined, net, rtol=1e-12, atol=1e-12)
+
+
+def test_with_adam_each_part_acts_as_it_does_alone():
+    """AdamW's decay before the step, the gradient's penalty in it, and the thresholds of each weight after it."""
+    recipe = Recipe("none", "", 16, 0, lr=0.01, optimizer="adam", schedule="constant")
+    w = torch.randn(1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected, g = w.clone(), torch.linspace(-1, 1, 12, dtype=torch.float64).view(1, 3, 4)
+    optimizer = Optimizer([w], [Trial(recipe, "l1_prox+decoupled_wd@2+l2@0.5+max_norm@1", 3.0, 0)])
+    assert optimizer.groups[0].regularizer.goes_with_adam()
+    adam = torch.optim.AdamW([expected], 0.01, betas=(0.9, 0.999), weight_decay=2)
+    for count in (1, 2, 3):
+        expected.grad = g + expected
+        adam.step()
+        average = adam.state[expected]["exp_avg_sq"] / (1 - 0.999**count)
+        threshold = 3 * 0.01 / (average.sqrt() + 1e-8)
+        expected.sub_(torch.minimum(torch.maximum(expected, -threshold), threshold))
+        expected.div_(expected.norm(dim=2, keepdim=True).clamp(min=1))
+        optimizer.step([g.clone()])
+        torch.testing.assert_close(w, expected, rtol=1e-10, atol=1e-12)
+    assert (w == 0).any() and not optimizer.failed
+    assert not regularizers.find("l1+group_lasso@1e-4").goes_with_adam()
+    assert not rules.takes_a_tau_per_weight(regularizers.find("l1_prox+decoupled_wd@2"))
+    assert rules.takes_a_tau_per_weight(regularizers.find("l1+tests.plugins:MeanTau@1e-3"))
 
 
 def test_what_is_fixed_does_not_act_where_lam_is_zero():

@@ -10,7 +10,8 @@ from tests import plugins
 # as people write them
 FINE = (
     *("Log", "WithoutLams", "ByAutograd", "InNumpy", "Reweighted", "Chains", "LargeOnly", "Box", "Nuclear", "Flattens"),
-    *("AsArray", "AsTensor", "AsRange", "SumOfSizes", "NuclearPenalty", "Orthogonal", "MatricesAlone"),
+    *("AsArray", "AsTensor", "AsRange", "SumOfSizes", "NuclearPenalty", "Orthogonal", "MatricesAlone", "Projects"),
+    "BothSteps",
 )
 
 
@@ -64,7 +65,7 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.UnsummedPenalty, rules.runs, "penalty returns one number: sum it up, as in w.abs().sum()"),
         (plugins.ConstantPenalty, rules.acts_in_place, "penalty changes nothing"),
         (plugins.NormOfRoot, rules.is_finite, "g has nan on a matrix of zeros; keep it finite, as by clamp"),
-        (plugins.Misspelt, rules.acts_in_place, "it has add_gradient; hooks are penalty, add_grad, after_step"),
+        (plugins.Misspelt, rules.acts_in_place, "it has add_gradient; hooks are penalty, add_grad, before_step"),
         (plugins.ChangesLam, rules.acts_in_place, "lam is changed"),
         (plugins.Cholesky, rules.keeps_rows_apart, "a row of nan on a matrix gives _LinAlgError"),
         (plugins.Cholesky, rules.keeps_rows_apart, "torch.nan_to_num, or write one_by_one = True"),
@@ -110,6 +111,18 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.Draws, rules.is_deterministic, "must not draw random numbers"),
         (plugins.RemembersScores, rules.is_deterministic, "importance differs from call to call"),
         (plugins.NormValue, rules.is_elementwise_if_it_says_so, "value is not the sum of those of two parts"),
+        (plugins.KeepsItsFirstTau, rules.is_deterministic, "p differs from call to call on a matrix"),
+        (plugins.WithoutAfterStep, rules.acts_in_place, "before_step is for optimizer=adam alone"),
+        (plugins.ReturnsEarly, rules.acts_in_place, "before_step returns a Tensor on a matrix, which is not used"),
+        (plugins.ShrinksAtZero, rules.leaves_lam_zero, "p before Adam's step is changed on a matrix"),
+        (plugins.MixesEarly, rules.keeps_rows_apart, "p before Adam's step of the other rows changes"),
+        (
+            plugins.AlphaOfTau,
+            rules.takes_a_tau_per_weight,
+            "on a matrix; calculate with tau as with lam, as in tau * lam",
+        ),
+        (plugins.MeanTau, rules.takes_a_tau_per_weight, "p differs on a matrix from what each weight's own tau gives"),
+        (plugins.NoProjection, rules.takes_a_tau_per_weight, "p goes by tau on a matrix; leave projection out"),
         (plugins.SaysElementwise, rules.is_elementwise_if_it_says_so, "leave elementwise out"),
     ],
 )
@@ -191,6 +204,15 @@ def test_a_plugin_is_refused_by_the_rule_that_it_breaks():
     rules.require("tests.plugins:Log")
     with pytest.raises(UserError, match=r"Mixes' breaks a rule of regularizers: A row does not notice .* row of 0.5"):
         rules.require("tests.plugins:Mixes")
+
+
+def test_what_adam_asks_for_is_asked_for_with_adam_alone():
+    rules.require("tests.plugins:AlphaOfTau")
+    with pytest.raises(
+        UserError, match=r"AlphaOfTau' breaks a rule of regularizers: Where it goes with optimizer=adam"
+    ):
+        rules.require("tests.plugins:AlphaOfTau", rules=rules.WITH_ADAM)
+    rules.require("tests.plugins:Projects", rules=rules.WITH_ADAM)
 
 
 def test_what_raises_while_it_is_made_is_told(monkeypatch):

@@ -70,8 +70,9 @@ def assert_same(found: Trained, expected: Trained) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_it_goes_on_to_the_same_bits(recipe, images, engine, epoch, tmp_path):
+@pytest.mark.parametrize(("epoch", "optimizer"), [(1, "sgd"), (3, "sgd"), (1, "adam")])
+def test_it_goes_on_to_the_same_bits(recipe, images, engine, epoch, optimizer, tmp_path):
+    recipe = dataclasses.replace(recipe, optimizer=optimizer)
     train, device_data = ENGINES[engine], DeviceData(images, CPU)
     trials = [Trial(recipe, name, lam, seed) for seed, (name, lam) in enumerate(CELLS)]
     expected = list(train(trials, device_data))

@@ -48,13 +48,16 @@ def recipe(images) -> Recipe:
     return Recipe(images.name, images.fingerprint, 120, 40, TINY, epochs=3, batch_size=30, lr=0.05)
 
 
-@pytest.mark.parametrize(("schedule", "average", "made"), [("constant", "none", 1), ("cosine", "ema", 2)])
-def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, schedule, average, made):
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "average", "made"),
+    [("sgd", "constant", "none", 1), ("sgd", "cosine", "ema", 2), ("adam", "cosine", "none", 2)],
+)
+def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, optimizer, schedule, average, made):
     """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed.
 
     Another learning rate takes another recording.
     """
-    recipe = dataclasses.replace(recipe, schedule=schedule, average=average)
+    recipe = dataclasses.replace(recipe, optimizer=optimizer, schedule=schedule, average=average)
     recordings = []
     monkeypatch.setattr(cuda_graph, "Recording", lambda *given: recordings.append(given) or Faked(*given))
     monkeypatch.setattr(Faked, "replayed", 0)

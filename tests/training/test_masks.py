@@ -45,7 +45,7 @@ def test_the_share_of_zeros_follows_the_schedule_and_stays(name, after):
             step(optimizer, number)
         optimizer.end_epoch(epoch)
         assert zeros(optimizer) == round(share * SIZE), epoch
-        for w, m, old in zip(optimizer.weights, optimizer.momenta, before, strict=True):
+        for w, m, old in zip(optimizer.weights, optimizer.rule.momenta, before, strict=True):
             assert not m[w == 0].any()
             assert ((w == 0) | (old != 0)).all()  # none comes back
         before = [w.clone() for w in optimizer.weights]

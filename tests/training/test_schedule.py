@@ -70,7 +70,7 @@ def test_a_step_takes_the_rate_of_its_epoch_and_hooks_its_tau():
     for epoch, lr in ((4, 0.1), (5, 0.01), (1, 0.1)):  # in any order: nothing but the epoch counts
         for optimizer, expected in ((plain, 1 - lr * 0.25), (decayed, (1 - lr * 0.25) / (1 + 2 * lr))):
             optimizer.weights[0].fill_(1)
-            optimizer.momenta[0].zero_()
+            optimizer.rule.momenta[0].zero_()
             optimizer.begin_epoch(epoch)
             optimizer.step([torch.full((1, 2, 3), 0.25)])
             torch.testing.assert_close(optimizer.weights[0], torch.full((1, 2, 3), expected))

@@ -17,7 +17,7 @@ from regbench.regularizers import Regularizer
 METHODS = {name: method for name, method in vars(Regularizer).items() if inspect.isfunction(method)}
 HOOKS = {name: tuple(inspect.signature(method).parameters)[1:] for name, method in METHODS.items()}
 SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3, 7)}
-TAU = 0.1
+TAU, OTHER_TAU, LR = 0.1, 0.01, 0.01
 DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
 LAM = 1e-3  # of a class that has no grid
 # a method may leave small or large weights alone, or small layers
@@ -49,6 +49,7 @@ def arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
     return {
         "penalty": (p[0],),
         "add_grad": (p, g.clone(), lam),
+        "before_step": (p.clone(), lam, LR),
         "after_step": (p.clone(), lam, TAU),
         "value": (p, lam),
         "add_loss": (logits, labels, column(lam, logits)),
@@ -65,12 +66,19 @@ def call_on_views(hook: Callable, *given: object) -> object:
     return None if any(returned is view for view in views) else returned
 
 
-def step(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor) -> Tensor | float:
-    """Call the hooks as a training step does, in place; return the value."""
+def step(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor, tau: float = TAU) -> Tensor | float:
+    """Call the hooks as a training step by SGD does, in place; return the value."""
     value = method.value(p[:], lam)
     call_on_views(method.add_grad, p, g, lam)
-    call_on_views(method.after_step, p, lam, TAU)
+    call_on_views(method.after_step, p, lam, tau)
     return value
+
+
+def stepped(method: Regularizer, p: Tensor, lam: Tensor, tau: float | Tensor) -> Tensor:
+    """Return what after_step makes of a copy of p."""
+    moved = p.clone()
+    call_on_views(method.after_step, moved, lam.clone(), tau)
+    return moved
 
 
 def slope(method: Regularizer, p: Tensor, lam: Tensor) -> Tensor | None:
@@ -130,8 +138,11 @@ def column(lam: Tensor, like: Tensor) -> Tensor:
     return lam.view(-1, *(1,) * (like.ndim - 1))
 
 
-def results(method: Regularizer, p: Tensor, g: Tensor, lam: Tensor, seed: int = 1) -> dict[str, Tensor]:
+def results(
+    method: Regularizer, p: Tensor, g: Tensor, lam: Tensor, seed: int = 1, tau: float = TAU
+) -> dict[str, Tensor]:
     """Return what a step makes of copies of p and g, the value [K], and what the other hooks return."""
-    p, g = p.clone(), g.clone()
-    others = network_hooks(method, network(p, seed), p, lam)
-    return {"p": p, "g": g, "value": _per_row(step(method, p, g, lam.clone()), p)} | others
+    early, p, g = p.clone(), p.clone(), g.clone()
+    others = network_hooks(method, network(p, seed), p, lam) | {"p before Adam's step": early}
+    call_on_views(method.before_step, early, lam.clone(), LR)
+    return {"p": p, "g": g, "value": _per_row(step(method, p, g, lam.clone(), tau), p)} | others

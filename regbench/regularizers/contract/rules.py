@@ -7,7 +7,7 @@ trained, so that a hook that only gives the name p to another tensor is seen to 
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -48,12 +48,18 @@ HINTS = {
 # hooks and attributes of earlier versions, which would be ignored silently
 RENAMED = {"hidden": "dense_input", "share": "target_sparsity", "score": "importance", "below": "lam_upper_bound"}
 
+# hook -> the argument that it changes in place
+CHANGED = {"add_grad": "g", "before_step": "p", "after_step": "p"}
+
 Rule = Callable[[type[Regularizer]], str]
 
 
-def check(cls: type[Regularizer]) -> Iterator[tuple[str, str]]:
-    """Yield each rule's text and how `cls` breaks it, "" if it does not; the rest is left out if it cannot be called."""
-    for rule in RULES:
+def check(cls: type[Regularizer], rules: Sequence[Rule] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the text of each rule (None: of all) and how `cls` breaks it, "" if it does not.
+
+    The rest is left out if it cannot be called.
+    """
+    for rule in RULES if rules is None else rules:
         # python -OO leaves docstrings out
         words = (rule.__doc__ or rule.__name__.replace("_", " ")).strip().rstrip(".")
         try:
@@ -66,10 +72,13 @@ def check(cls: type[Regularizer]) -> Iterator[tuple[str, str]]:
             return
 
 
-def require(name: str, device: str = "cpu") -> None:
-    """Raise UserError for the first rule that the regularizer called `name` breaks, or if it does not run on `device`."""
+def require(name: str, device: str = "cpu", rules: Sequence[Rule] | None = None) -> None:
+    """Raise UserError for the first rule that the regularizer called `name` breaks, or if it does not run on `device`.
+
+    Without `rules` they are those that hold with every optimizer.
+    """
     cls = regularizers.find(name)
-    for rule, broken in check(cls):
+    for rule, broken in check(cls, ALWAYS if rules is None else rules):
         if broken:
             raise UserError(
                 f"reg={name!r} breaks a rule of regularizers: {rule}. Found: {broken}. "
@@ -123,27 +132,31 @@ def runs(cls: type[Regularizer]) -> str:
 
 
 def acts_in_place(cls: type[Regularizer]) -> str:
-    """add_grad changes g, after_step changes p, in place; they return nothing, and no hook changes anything else."""
+    """add_grad changes g, before_step and after_step p, in place; they return nothing, and no hook changes more."""
     own = {hook for hook in hook_calls.HOOKS if cls.has(hook)}
     if cls is not regularizers.REGISTRY[regularizers.BASELINE] and own <= {"value", "importance"}:
         return _missing_hooks(cls, own)
+    if "before_step" in own and "after_step" not in own:
+        return "before_step is for optimizer=adam alone, in place of after_step; write after_step too, for the others"
     acted: set[str] = set()
     for what, p, g, lam in hook_calls.cases(cls, hook_calls.SCALES, hook_calls.SHAPES | hook_calls.LARGE):
         method, old_p, old_g, old_lam = cls(), p.clone(), g.clone(), lam.clone()
-        returned = hook_calls.call_on_views(method.add_grad, p, g, lam)
+        returned = {"add_grad": hook_calls.call_on_views(method.add_grad, p, g, lam)}
         if not torch.equal(p, old_p):
             return f"add_grad changes p on {what}"
-        moved = p.clone()
-        returned_after = hook_calls.call_on_views(method.after_step, moved, lam, hook_calls.TAU)
-        for hook, name, found in (("add_grad", "g", returned), ("after_step", "p", returned_after)):
+        early, moved = p.clone(), p.clone()
+        returned["before_step"] = hook_calls.call_on_views(method.before_step, early, lam, hook_calls.LR)
+        returned["after_step"] = hook_calls.call_on_views(method.after_step, moved, lam, hook_calls.TAU)
+        for hook, found in returned.items():
             if found is not None:
+                name = CHANGED[hook]
                 return (
                     f"{hook} returns a {type(found).__name__} on {what}, which is not used; write {name}.add_(...) or "
                     f"{name}[...] = ..., and return nothing"
                 )
         given = hook_calls.network(p)
         copies = [x.clone() for x in given]
-        returned = hook_calls.network_hooks(method, given, p, lam)
+        others = hook_calls.network_hooks(method, given, p, lam)
         method.value(p[:], lam)
         if not torch.equal(p, old_p):
             return f"value or importance changes p on {what}"
@@ -154,13 +167,14 @@ def acts_in_place(cls: type[Regularizer]) -> str:
         seen = {
             "add_grad": not torch.equal(g, old_g),
             "penalty": not torch.equal(g, old_g),
+            "before_step": not torch.equal(early, p),
             "after_step": not torch.equal(moved, p),
-            "add_loss": bool(returned["loss"].any()),
-            "dense_input": not torch.equal(returned["dense_input"], given[0]),
-            "target_sparsity": bool(returned["target_sparsity"].any()),
+            "add_loss": bool(others["loss"].any()),
+            "dense_input": not torch.equal(others["dense_input"], given[0]),
+            "target_sparsity": bool(others["target_sparsity"].any()),
         }
         acted |= {hook for hook, did in seen.items() if did}
-    for hook, name in (("add_grad", "g"), ("after_step", "p")):
+    for hook, name in CHANGED.items():
         if hook in own - acted:
             return (
                 f"{hook} does not change {name}; write {name}.add_(...), {name}.mul_(...) or {name}[...] = ..., since "
@@ -255,7 +269,7 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
                 p[1] = 0
             found, given = (
                 hook_calls.results(cls(), p, g, lam),
-                {"p": p, "g": g, "dense_input": hook_calls.network(p)[0]},
+                {"p": p, "p before Adam's step": p, "g": g, "dense_input": hook_calls.network(p)[0]},
             )
             for name, before in given.items():
                 if found[name][1].isnan().any():
@@ -323,7 +337,8 @@ def is_deterministic(cls: type[Regularizer]) -> str:
     """The same call gives the same result, whatever was called before."""
     for what, p, g, lam in hook_calls.cases(cls):
         method, random = cls(), torch.get_rng_state()
-        hook_calls.results(method, 1 - p, g, lam, seed=2)
+        # as it may be in an epoch before, where a schedule had another learning rate
+        hook_calls.results(method, 1 - p, g, lam, seed=2, tau=hook_calls.OTHER_TAU)
         found = [hook_calls.results(m, p, g, lam) for m in (method, method, cls())]
         if not torch.equal(torch.get_rng_state(), random):
             return f"torch's random state changes on {what}; hooks must not draw random numbers, nor set the seed"
@@ -374,9 +389,35 @@ def is_elementwise_if_it_says_so(cls: type[Regularizer]) -> str:
     return ""
 
 
+def takes_a_tau_per_weight(cls: type[Regularizer]) -> str:
+    """Where it goes with optimizer=adam, after_step takes a tau for each weight, a tensor as p; a projection needs none."""
+    if issubclass(cls, Combination):
+        return next(filter(None, (takes_a_tau_per_weight(part) for part, _ in cls.parts)), "")
+    if not (cls.acts_after_adam() and cls.goes_with_adam()):
+        return ""
+    for what, p, _, lam in hook_calls.cases(cls):
+        near, far = (hook_calls.stepped(cls(), p, lam, tau) for tau in (hook_calls.OTHER_TAU, hook_calls.TAU))
+        if cls.projection and not cls.elementwise:
+            if not torch.equal(near, far):
+                return f"p goes by tau on {what}; leave projection out"
+            continue
+        every_other = (torch.arange(p.numel(), device=p.device) % 2 == 0).view_as(p)
+        tau = torch.where(every_other, hook_calls.OTHER_TAU, hook_calls.TAU).to(p)
+        try:
+            mixed = hook_calls.stepped(cls(), p, lam, tau)
+        except Exception as error:
+            return (
+                f"{type(error).__name__}: {one_line(error)} on {what}; calculate with tau as with lam, as in tau * lam"
+            )
+        if not torch.allclose(mixed, torch.where(every_other, near, far), rtol=1e-5, atol=1e-6 * _size(p)):
+            return f"p differs on {what} from what each weight's own tau gives; calculate with tau as with lam"
+    return ""
+
+
 # without these the others would only repeat what is wrong
 FIRST = (has_grid, is_callable, runs, has_shapes)
-RULES: tuple[Rule, ...] = (
+# of all optimizers
+ALWAYS: tuple[Rule, ...] = (
     *FIRST,
     # next those that, if broken, break others too, which would suggest another cause
     is_finite,
@@ -391,6 +432,8 @@ RULES: tuple[Rule, ...] = (
     matches_value,
     is_elementwise_if_it_says_so,
 )
+WITH_ADAM: tuple[Rule, ...] = (takes_a_tau_per_weight,)
+RULES = ALWAYS + WITH_ADAM
 
 
 def _first_error(cls: type[Regularizer], device: torch.device) -> str:
