@@ -82,6 +82,16 @@ def print_plan(console: Console, plan: Plan, data: Images) -> None:
         console.print(_format_power(sweep))
 
 
+def print_scopes(console: Console, sweep: Sweep, data: Images) -> None:
+    """Print what the scopes of a sweep have of its network, where that is not known without building it."""
+    found = dict.fromkeys((trial.scope, trial.recipe.model) for trial in sweep.trials)
+    for scope, model in found:
+        if scope not in ("weights", "all"):
+            from regbench.training import scope as scopes  # late: it imports torch
+
+            console.print(scopes.describe(scope, model, len(data.classes)))
+
+
 def _print_cells(console: Console, trials: Sequence[Trial], pending: Set[str]) -> None:
     """Print a line per regularizer and lam: which seeds are `pending`, by trial key, and which are finished."""
     cells: dict[str, tuple[list[int], list[int]]] = {}

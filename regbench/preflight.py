@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from regbench import regularizers
+from regbench import networks, regularizers
 from regbench.click_fields import AUTO
 from regbench.data.images import Images
 from regbench.data.split import check as check_split
 from regbench.engines.base import RAY
 from regbench.errors import UserError
 from regbench.tracking.store import Store
-from regbench.trial import NOTEBOOK, Recipe, Sweep
+from regbench.trial import SCOPES, Recipe, Sweep
 
 
 def find_device(name: str, backend: str) -> str:
@@ -50,9 +50,7 @@ def check_classes(regs: Sequence[str], model: str, device: str) -> None:
         from regbench.regularizers.contract import rules
 
         rules.require(reg, device)
-    if model != NOTEBOOK:
-        from regbench import networks
-
+    if model not in networks.PACKAGED:
         networks.find(model)
 
 
@@ -72,7 +70,7 @@ def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
             raise UserError(
                 f"warmup={recipe.warmup} is out of range: epochs={recipe.epochs}; give {give}, or more epochs"
             )
-        if recipe.model != NOTEBOOK:
+        if not _is_sound(recipe):
             import torch
 
             from regbench.training import dense, network_check
@@ -81,6 +79,16 @@ def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
             for reg in dict.fromkeys(trial.regularizer for trial in sweep.trials):
                 if regularizers.find(reg).has("dense_input"):
                     dense.check(recipe, data, reg)
+        for scope in dict.fromkeys(trial.scope for trial in sweep.trials if trial.scope not in SCOPES):
+            from regbench.training import scope as scopes
+
+            scopes.check(scope, recipe.model, len(data.classes))
+
+
+def _is_sound(recipe: Recipe) -> bool:
+    """Return whether a recipe's network is known to be trainable: a packaged one, unless it is to train on one image."""
+    count = recipe.train_size - recipe.val_size
+    return recipe.model in networks.PACKAGED and 1 not in (recipe.batch_size, count % recipe.batch_size)
 
 
 def _check_optimizer(recipe: Recipe, regs: Sequence[str]) -> None:

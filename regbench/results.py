@@ -72,7 +72,7 @@ def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, flo
     """
     lines = _markdown(HEADINGS, table([results[trial.key] for trial in sweep.trials if trial.key in results]))
     if lams:
-        chosen = ", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items())
+        chosen = _plain(", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items()))
         looks = f"fresh seeds {format_seeds(sweep.confirm)}, judged after {', '.join(map(str, sweep.looks))}"
         lines += ["", f"Chosen on validation: {chosen}. Confirmed on {looks}:", ""]
         lines += _markdown(FRESH_HEADINGS, fresh_table(sweep, lams, results))
@@ -85,4 +85,8 @@ def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, flo
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     rule = ("---", *["---:"] * (len(headings) - 1))
-    return ["| " + " | ".join(row) + " |" for row in (headings, rule, *rows)]
+    return ["| " + " | ".join(map(_plain, row)) + " |" for row in (headings, rule, *rows)]
+
+
+def _plain(words: str) -> str:
+    return words.replace("*", r"\*")  # of a scope, and not the begin of italics

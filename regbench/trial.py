@@ -9,9 +9,11 @@ import click
 from regbench import identity
 from regbench.click_fields import choice, option, real, whole
 from regbench.identity import digest
+from regbench.networks import PACKAGED
 from regbench.regularizers import BASELINE, format_lam
 
-SCOPES = ("weights", "all")
+# of a sweep, beside patterns of the names of parameters
+SCOPES = ("weights", "all", "no_norm")
 # of the arithmetic: tf32 and bf16 round the factors of products to 11 and 8 bits and add up in float32
 PRECISIONS = ("float32", "tf32", "bf16", "float64")
 OPTIMIZERS = ("sgd", "nesterov", "adam")
@@ -35,7 +37,7 @@ class Recipe:
     fingerprint: str
     train_size: int
     val_size: int
-    model: str = option(NOTEBOOK, click.STRING, "notebook, or pkg.module:Class.")
+    model: str = option(NOTEBOOK, click.STRING, f"One of {', '.join(PACKAGED)}, or your own as pkg.module:Class.")
     epochs: int = option(30, whole(1, MAX_EPOCHS))
     batch_size: int = option(100, whole(1, 10**9))
     lr: float = option(0.01, real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100"), "Learning rate.")
@@ -86,7 +88,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `scope` says which tensors are regularized: weights (ndim >= 2) or all."""
+    """One training. `scope` says which tensors are regularized: one of SCOPES, or patterns (see training/scope.py)."""
 
     recipe: Recipe
     regularizer: str

@@ -96,7 +96,8 @@ def results(engine: str, some: Iterable[Trial], data: Images) -> dict[str, dict[
 
 
 def _timeless(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    return ((name, value) for name, value in metrics.items() if not name.startswith("time/"))
+    """Yield what a trial comes to: not its times, nor what its learning rate and the norms of its weights amount to."""
+    return ((name, value) for name, value in metrics.items() if not name.startswith(("time/", "lr/")))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from regbench import regularizers
 from regbench.click_fields import ALL, AUTO, REAL, WHOLE
 from regbench.errors import UserError
+from regbench.trial import SCOPES
 
 MAX_SEEDS = 10_000
 MAX_CONFIRM = 1_000  # fresh seeds
@@ -84,6 +85,24 @@ def names(text: str) -> tuple[str, ...]:
         if found.count(name) > 1:
             raise UserError(f"reg={text!r}: {name} is given more than once; write it once")
     return tuple(found)
+
+
+def scope(text: str) -> str:
+    """Return what is regularized: one of SCOPES, or patterns of parameters' names, sorted, so that their order is none."""
+    if text.strip() in SCOPES:
+        return text.strip()
+    accepted = (
+        f"accepted: {', '.join(SCOPES)}, or patterns of parameters' names separated by commas, as in conv*,l1.weight"
+    )
+    found = _items("scope", text, accepted)
+    for item in found:
+        if item in SCOPES:
+            raise UserError(f"scope={text!r}: {item} stands alone; {accepted}")
+        if not re.fullmatch(r"[\w.*?\[\]!-]+", item, re.ASCII):
+            raise UserError(f"scope={text!r}: {item!r} is not a pattern of letters, digits and _.-*?[]!; {accepted}")
+        if found.count(item) > 1:
+            raise UserError(f"scope={text!r}: {item} is given more than once; write it once")
+    return ",".join(sorted(found))
 
 
 def _items(option: str, text: str, accepted: str) -> list[str]:

@@ -98,6 +98,7 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
         store.check_files()
     printing.print_engine(console, engine, automatic=options.device == AUTO)
     printing.print_plan(console, plan, images)
+    printing.print_scopes(console, sweep, images)
     if plan.todo:
         printing.print_estimate(console, plan, images, engine)
     if options.dry_run:

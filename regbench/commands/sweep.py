@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regbench import regularizers
-from regbench.click_fields import AUTO, choice, command, images, option, switch
+from regbench.click_fields import AUTO, command, images, option, switch
 from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
 from regbench.errors import UserError
 from regbench.statistics.looks import CONFIRM, schedule
-from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, format_seeds, grid, seeds_option
+from regbench.trial import BASELINE, Recipe, default_val_size, format_seeds, grid, seeds_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class SweepOptions(TrainingOptions):
     )
     scope: str = option(
         "weights",
-        choice(*SCOPES),
-        "What is regularized: weights (tensors of two dimensions and more) or all parameters.",
+        parsing.scope,
+        "What is regularized: weights (tensors of two dimensions and more), all parameters, no_norm (all but those of "
+        "normalization layers), or patterns of names as in conv*,l1.weight.",
     )
     val_size: int | None = option(
         AUTO, images(auto=None), "Images held out of the training images for validation; auto: a tenth."

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from joblib import cpu_count
 
-from regbench import __version__, provenance, regularizers
+from regbench import __version__, networks, provenance, regularizers
 from regbench.data.images import Images
 from regbench.training import measurement_cache, memory
-from regbench.trial import NOTEBOOK, Trial
+from regbench.trial import Trial
 
 if TYPE_CHECKING:
     from regbench.training.events import Event
@@ -64,9 +64,11 @@ class Engine:
         The measurement is cached for packaged networks and regularizers; a user's own may change under the same name.
         """
         recipe, last = trials[0].recipe, trials[-1]
-        if recipe.model != NOTEBOOK or any(regularizers.is_plugin(trial.regularizer) for trial in trials):
+        plugin = any(regularizers.is_plugin(trial.regularizer) for trial in trials)
+        if recipe.model not in networks.PACKAGED or plugin:
             return self.trainer.measure(self, trials, data)
         circumstances = asdict(self) | {
+            "network": recipe.model,
             "model": provenance.processor() if self.device == "cpu" else self.device_name,
             "batch_size": recipe.batch_size,
             "precision": recipe.precision,

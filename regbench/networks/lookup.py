@@ -1,18 +1,24 @@
-"""Which networks there are: a packaged one, a module each of this package with its class as NETWORK, or a user's own."""
+"""Which networks there are: a packaged one, a module each of this package with its class as NETWORK, or a user's own.
+
+torch is imported where a function needs it, since it takes seconds and a plan needs only the names.
+"""
+
+from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
+from typing import TYPE_CHECKING
 
 from regbench import importing
 from regbench.data.images import SIDE
 from regbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 PACKAGED = tuple(
     module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name != "lookup"
@@ -28,6 +34,8 @@ def find(spec: str) -> Callable[..., nn.Module]:
         return importlib.import_module(f"{__package__}.{spec}").NETWORK
     accepted = f"accepted: {', '.join(PACKAGED)}, or an import path pkg.module:Class"
     found = importing.by_path("model", spec, accepted)
+    from torch import nn
+
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         wrap = "; what a function makes goes into a class of your own" if inspect.isroutine(found) else ""
         raise UserError(f"model={spec!r} is not a subclass of torch.nn.Module; {accepted}{wrap}")
@@ -40,6 +48,9 @@ def build(spec: str, num_classes: int) -> nn.Module:
     `num_classes` is passed to a constructor that takes an argument of this name, or hands it on. Modules that find out
     their sizes by themselves (torch.nn.LazyLinear) have done so. Raises UserError as `find` does.
     """
+    import torch
+    from torch.nn.parameter import is_lazy
+
     model_class = find(spec)
     kind = _takes_classes(model_class)
     with importing.settings_kept():
@@ -64,6 +75,8 @@ def set_mode(model: nn.Module, training: bool) -> None:
 
 def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Move a model to a device, and its real numbers to float32 or float64."""
+    import torch
+
     model.to(device)
     # `to` with a type would also drop the imaginary parts of complex numbers
     model.double() if dtype == torch.float64 else model.float()
@@ -74,11 +87,15 @@ def saved(model: nn.Module) -> dict[str, torch.Tensor]:
 
     What a module saves by get_extra_state, and is not a tensor, is left out.
     """
+    import torch
+
     return {name: w.detach() for name, w in model.state_dict().items() if isinstance(w, torch.Tensor)}
 
 
 def _takes_classes(model_class: type) -> object:
     """Return how a constructor takes num_classes, a kind of inspect.Parameter; None if it does not."""
+    from torch import nn
+
     for base in model_class.__mro__:
         if "__init__" not in vars(base):
             continue

@@ -18,7 +18,7 @@ def escape(text: object) -> str:
 
 def code(name: str) -> str:
     """Return a name as code; one with characters that code cannot show in a table is escaped instead."""
-    return f"`{name}`" if re.fullmatch(r"[\w .=+@:,/-]+", name, re.ASCII) else escape(name)
+    return f"`{name}`" if re.fullmatch(r"[\w .=+@:,/*?!'\[\]-]+", name, re.ASCII) else escape(name)
 
 
 def bold(text: str, strong: bool = True) -> str:

@@ -18,7 +18,7 @@ class Epoch:
 
     `metrics`: train/loss (cross-entropy, nats), train/objective (with the penalty) and train/accuracy, as seen during
     the epoch; val/loss and val/accuracy after it, if there is a validation part, of the averaged weights if the recipe
-    averages them; time/epoch (seconds).
+    averages them; lr/effective of networks with normalized weights (see normalization.py); time/epoch (seconds).
     """
 
     trial: Trial

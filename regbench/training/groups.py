@@ -1,6 +1,6 @@
 """Neighbouring trials of one regularizer, whose hooks are called once for all of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -23,13 +23,14 @@ class Group:
     """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
 
     lam is [k]; `generators`, one per trial, are what its random numbers are drawn from in an epoch; `masks` are
-    True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune.
+    True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune. `covered`
+    says of each tensor whether it is in the trials' scope.
     """
 
     rows: slice
     regularizer: Regularizer
     lam: Tensor
-    scope: str
+    covered: tuple[bool, ...]
     seeds: tuple[int, ...]
     reason: str = ""
     generators: list[torch.Generator] = field(default_factory=list)
@@ -40,9 +41,9 @@ class Group:
         """A lam of 0 is no regularization, whatever the method would do at 0."""
         return not self.lam.any().item()
 
-    def covers(self, weight: Tensor) -> bool:
-        """Return whether the group's regularizer acts on this weight [K, ...]."""
-        return not self.idle and (self.scope == "all" or weight.ndim > 2)
+    def covers(self, index: int) -> bool:
+        """Return whether the group's regularizer acts on the weight of this number."""
+        return not self.idle and self.covered[index]
 
     def acts(self, hook: str) -> bool:
         """Return whether the group's regularizer has this hook and is to be called."""
@@ -70,8 +71,11 @@ class Group:
             return None
 
 
-def of(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
-    """Give the groups of `trials`, in order, with lams of the type and on the device of `like`."""
+def of(trials: Sequence[Trial], like: Tensor, covered: Mapping[str, Sequence[bool]]) -> Iterator[Group]:
+    """Give the groups of `trials`, in order, with lams of the type and on the device of `like`.
+
+    `covered` says for each of their scopes of which weights it consists.
+    """
     first = 0
     for (name, scope), members in groupby(trials, key=lambda trial: (trial.regularizer, trial.scope)):
         cls, alike = regularizers.find(name), list(members)
@@ -80,7 +84,7 @@ def of(trials: Sequence[Trial], like: Tensor) -> Iterator[Group]:
             some = alike[start : start + size]
             lam = torch.tensor([trial.lam for trial in some], dtype=like.dtype, device=like.device)
             seeds = tuple(trial.seed for trial in some)
-            yield Group(slice(first, first + len(some)), cls(), lam, scope, seeds)
+            yield Group(slice(first, first + len(some)), cls(), lam, tuple(covered[scope]), seeds)
             first += len(some)
 
 

@@ -12,7 +12,10 @@ from regbench.training.groups import Group
 def all_true(group: Group, weights: Sequence[Tensor]) -> list[Tensor | None]:
     """Return a group's masks before anything is pruned of `weights` [K, ...]."""
     prunes = group.acts("target_sparsity")
-    return [torch.ones_like(w[group.rows], dtype=torch.bool) if prunes and group.covers(w) else None for w in weights]
+    return [
+        torch.ones_like(w[group.rows], dtype=torch.bool) if prunes and group.covers(index) else None
+        for index, w in enumerate(weights)
+    ]
 
 
 def prune(group: Group, weights: Sequence[Tensor], momenta: Sequence[Tensor], epoch: int, epochs: int) -> None:

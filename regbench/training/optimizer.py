@@ -4,7 +4,7 @@ Weights and gradients have a leading axis of K trials; an engine that trains one
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,17 +40,20 @@ class Piece:
 class Optimizer:
     """The update rule of K trials' weights and the regularizers that act on them, and on what their networks compute.
 
-    `weights` are [K, ...] each and changed in place; `trials` are K of one recipe. A trial's `scope` "weights" means
-    tensors with ndim >= 2, "all" every one.
+    `weights` are [K, ...] each and changed in place; `trials` are K of one recipe. `covered` says for each of their scopes
+    which of the weights it has (see scope.py); without it "weights" means tensors with ndim >= 2, "all" every one.
     """
 
-    def __init__(self, weights: Sequence[Tensor], trials: Sequence[Trial]) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], trials: Sequence[Trial], covered: Mapping[str, Sequence[bool]] | None = None
+    ) -> None:
         self.recipe = trials[0].recipe
         self.lr = schedule.lr(self.recipe, 1)
         # a scalar parameter [K] is to hooks as a bias of one number, [K, 1]
         self.weights = [_with_axis(w) for w in weights]
         self.rule = update_rules.begin(self.recipe, self.weights)
-        self.groups = list(groups.of(trials, weights[0]))
+        covered = covered or {"weights": [w.ndim > 2 for w in weights], "all": [True for _ in weights]}
+        self.groups = list(groups.of(trials, weights[0], covered))
         for group in self.groups:
             group.masks = masks.all_true(group, self.weights)
         self.pieces = [list(self._pieces(index)) for index in range(len(self.weights))]
@@ -180,12 +183,12 @@ class Optimizer:
         if not weight.numel():
             return
         if weight.device.type != "cpu":
-            covering = [group for group in self.groups if group.covers(weight)]
+            covering = [group for group in self.groups if group.covers(index)]
             terms = [Term(group, group.rows, group.column(weight), group.masks[index]) for group in covering]
             yield Piece((slice(None),), tuple(terms))
             return
         for group in self.groups:
-            covered, mask = group.covers(weight), group.masks[index]
+            covered, mask = group.covers(index), group.masks[index]
             count = group.rows.stop - group.rows.start
             whole = weight.ndim < 2 or (covered and not group.regularizer.elementwise)
             step = weight[0].numel() if whole else max(1, CHUNK // max(1, count * weight[0, :1].numel()))

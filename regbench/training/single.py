@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from regbench import networks
 from regbench.data.images import Images
-from regbench.training import average, dense, precision
+from regbench.training import average, dense, normalization, precision, scope
 from regbench.training.best import Best
 from regbench.training.device_data import DeviceData, pixels
 from regbench.training.exchange import holding
@@ -33,7 +33,8 @@ class Training:
         networks.set_mode(self.model, True)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.storage = [p.detach() for p in self.parameters.values()]
-        self.optimizer = Optimizer([w[None] for w in self.storage], [trial])
+        self.optimizer = Optimizer([w[None] for w in self.storage], [trial], scope.covered([trial], self.model))
+        self.normalized = normalization.weights_before(self.model, trial.recipe.model, num_classes)
         self.average = average.begin(trial.recipe, self.tensors)
         self.best = Best({name: w[None] for name, w in self.tensors.items()}) if trial.recipe.val_size else None
         if self.optimizer.changes_dense_inputs:
@@ -115,6 +116,11 @@ class Training:
         if self.average:
             self.average.take_zeros(self.tensors)
 
+    def effective_lr(self) -> dict[str, float]:
+        """Return the metric of normalized weights, by its name; empty where there are none."""
+        weights = [self.parameters[name].detach()[None] for name in self.normalized]
+        return {normalization.METRIC: normalization.effective_lr(self.optimizer.lr, weights).item()} if weights else {}
+
     def check(self) -> None:
         """Raise HookRaised if the regularizer has raised."""
         if self.optimizer.failed:
@@ -153,6 +159,7 @@ def train_epoch(training: Training, epoch: int, data: DeviceData, train_part: to
         "train/loss": loss,
         "train/accuracy": correct.item() / len(train_part),
         "train/objective": loss + penalty,
+        **training.effective_lr(),
         "time/epoch": time.perf_counter() - start,
     }
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from regbench import regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.training import average, cuda_graph, precision, stacked_networks
+from regbench.training import average, cuda_graph, normalization, precision, scope, stacked_networks
 from regbench.training.best import Best
 from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
 from regbench.training.device_data import DeviceData
@@ -39,7 +39,9 @@ class Training:
         self.trials, self.recipe, self.data = trials, recipe, data
         self.stack = stacked_networks.build(trials, data.num_classes, data.device)
         self.stack.convolve = CONVOLUTIONS[fastest_convolution(recipe, len(trials), data.device)]
-        self.optimizer = Optimizer([p.detach() for p in self.stack.parameters.values()], trials)
+        covered = scope.covered(trials, self.stack.model)
+        self.optimizer = Optimizer([p.detach() for p in self.stack.parameters.values()], trials, covered)
+        self.normalized = normalization.weights_before(self.stack.model, recipe.model, data.num_classes)
         self.average = average.begin(recipe, self.stack.state)
         self.best = Best(self.stack.state) if recipe.val_size else None
         if self.optimizer.changes_dense_inputs:
@@ -102,16 +104,26 @@ class Training:
         self.optimizer.end_epoch(epoch)
         if self.average:
             self.average.take_zeros(self.stack.state)
-        means = (self.sums / count).T.tolist()
+        means, rates = (self.sums / count).T.tolist(), self.effective_lr()
         seconds = (time.perf_counter() - start) / len(self.trials)
         return [
             {
                 "train/loss": loss,
                 "train/accuracy": accuracy,
                 "train/objective": loss + penalty,
+                **rate,
                 "time/epoch": seconds,
             }
-            for loss, penalty, accuracy in means
+            for (loss, penalty, accuracy), rate in zip(means, rates, strict=True)
+        ]
+
+    def effective_lr(self) -> list[dict[str, float]]:
+        """Return each trial's metric of normalized weights, by its name; empty where there are none."""
+        weights = [self.stack.parameters[name] for name in self.normalized]
+        if not weights:
+            return [{} for _ in self.trials]
+        return [
+            {normalization.METRIC: rate} for rate in normalization.effective_lr(self.optimizer.lr, weights).tolist()
         ]
 
     def advance(self, chosen: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from regbench.errors import UserError
 from regbench.training import network_check, single, stack
 from regbench.training.device_data import DeviceData
 from regbench.training.randomness import noise
-from regbench.trial import BASELINE, NOTEBOOK, Recipe, Trial
+from regbench.trial import BASELINE, Recipe, Trial
 
 
 def check(recipe: Recipe, data: Images) -> None:
@@ -19,7 +19,7 @@ def check(recipe: Recipe, data: Images) -> None:
     torch.func.vmap must be able to run it, without random numbers. What it does not see is found by some steps of both
     engines: memory that the network assigns to, tensors and numbers that are not parameters and differ between seeds.
     """
-    if recipe.model == NOTEBOOK:
+    if recipe.model in networks.PACKAGED:
         return
     refused = f"engine='stacked' cannot train model={recipe.model!r}"
     reason = ""

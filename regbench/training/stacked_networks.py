@@ -1,6 +1,7 @@
 """K networks as one: every tensor has a leading axis of K trials, and no trial sees another."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from regbench.training.convolutions import grouped
 from regbench.training.device_data import pixels
 from regbench.training.randomness import initial_model
 from regbench.training.update_rules import Product
-from regbench.trial import NOTEBOOK, Trial
+from regbench.trial import Trial
 
 
 class Stack:
@@ -23,7 +24,7 @@ class Stack:
 
     def __init__(self, trials: Sequence[Trial], num_classes: int, device: torch.device) -> None:
         recipe = trials[0].recipe
-        self.precision, self.device = recipe.precision, device
+        self.count, self.precision, self.device = len(trials), recipe.precision, device
         self.dtype = precision.dtype(recipe.precision)
         self.convolve = grouped
         alone = [initial_model(recipe.model, num_classes, trial.seed) for trial in trials]
@@ -82,21 +83,27 @@ class NotebookStack(Stack):
         self.act = act
 
     def _forward(self, x: Tensor) -> Tensor:
-        p = self.state
         self.products: dict[str, Product] = {}
-        x = self.convolve(x, p["conv1.weight"], p["conv1.bias"])
-        x = self.convolve(x, p["conv2.weight"], p["conv2.bias"]).flatten(2)
+        x = self._convolutions(x).flatten(2)
         for layer in self.DENSE:
             x = self._dense(layer, self.act(x) if self.act and self.model.training else x)
             if layer != self.DENSE[-1]:
-                x = F.relu(x)
+                x = F.relu(self._hidden(layer, x))
+        return x
+
+    def _convolutions(self, x: Tensor) -> Tensor:
+        for layer in ("conv1", "conv2"):
+            x = self.convolve(x, self.state[f"{layer}.weight"], self.state[f"{layer}.bias"])
+        return x
+
+    def _hidden(self, layer: str, x: Tensor) -> Tensor:
         return x
 
     def _dense(self, layer: str, x: Tensor) -> Tensor:
-        weight, bias = self.state[f"{layer}.weight"], self.state[f"{layer}.bias"]
+        weight, bias = self.state[f"{layer}.weight"], self.state.get(f"{layer}.bias")
         if self._fuses():
             return _Dense.apply(x, weight, bias, self.products, f"{layer}.weight")
-        return torch.baddbmm(bias[:, None], x, weight.mT)
+        return _product(x, weight, bias)
 
     def _fuses(self) -> bool:
         # factors of 16 bits cannot be added into a momentum of 32
@@ -114,26 +121,99 @@ class NotebookStack(Stack):
         return [found[name] for name in self.parameters]
 
 
+class NormalizedStack(Stack):
+    """Layers of K networks whose images are [N, K * C, H, W] in between: as one network's, with K times the channels."""
+
+    def _join(self, x: Tensor) -> Tensor:
+        """Return x [K, N, C, ...] as [N, K * C, ...], where a CPU convolves fastest."""
+        x = x.transpose(0, 1).flatten(1, 2)
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.device.type == "cpu" else x
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Return x [N, K * C, ...] as [K, N, C, ...]."""
+        return x.unflatten(1, (self.count, -1)).transpose(0, 1)
+
+    def _convolve(self, layer: str, x: Tensor) -> Tensor:
+        stride = self.model.get_submodule(layer).stride
+        weight = self.state[f"{layer}.weight"].flatten(0, 1)
+        return F.conv2d(x, weight, stride=stride, padding=1, groups=self.count)
+
+    def _normalize(self, layer: str, x: Tensor) -> Tensor:
+        """Normalize x [N, K * C, ...] as BatchNorm does: each trial's channels by themselves, statistics included."""
+        # views, so that the running statistics are written where they are
+        mean, variance, weight, bias = (
+            self.state[f"{layer}.{name}"].view(-1) for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        norm = self.model.get_submodule(layer)
+        if norm.training:
+            self.state[f"{layer}.num_batches_tracked"].add_(1)
+        return F.batch_norm(x, mean, variance, weight, bias, norm.training, norm.momentum, norm.eps)
+
+
+class NotebookBNStack(NotebookStack, NormalizedStack):
+    """The notebook's CNN with batch normalization, K times."""
+
+    NORMS: ClassVar = {"l1": "bn3", "l2": "bn4"}
+
+    def _convolutions(self, x: Tensor) -> Tensor:
+        x = self._join(x)
+        for layer, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            x = F.relu(F.max_pool2d(self._normalize(norm, self._convolve(layer, x)), 2))
+        return self._split(x)
+
+    def _hidden(self, layer: str, x: Tensor) -> Tensor:
+        return self._split(self._normalize(self.NORMS[layer], self._join(x)))
+
+
+class ResNetStack(NormalizedStack):
+    """A residual network of `resnet8`'s blocks, K times."""
+
+    act: Callable[[Tensor], Tensor] | None = None
+
+    def attach(self, act: Callable[[Tensor], Tensor]) -> None:
+        self.act = act
+
+    def _forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self._normalize("bn1", self._convolve("conv1", self._join(x))))
+        for stage in ("stage1", "stage2", "stage3"):
+            x = self._block(stage, x)
+        x = self._split(x.mean((2, 3)))
+        x = self.act(x) if self.act and self.model.training else x
+        return _product(x, self.state["fc.weight"], self.state["fc.bias"])
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        y = F.relu(self._normalize(f"{name}.bn1", self._convolve(f"{name}.conv1", x)))
+        y = self._normalize(f"{name}.bn2", self._convolve(f"{name}.conv2", y))
+        return F.relu(y + self._join(self.model.get_submodule(name).shortcut(self._split(x))))
+
+
 class _Dense(torch.autograd.Function):
-    """x [K, N, I], weight [K, O, I], bias [K, O] -> [K, N, O]; `products` gets the weight's gradient, as its factors.
+    """x [K, N, I], weight [K, O, I], bias [K, O] or None -> [K, N, O]; `products` gets the gradient of weight, as factors.
 
     They are put there without their graph: it holds `products`, and Python would not see that one keeps the other alive.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, products: dict[str, Product], name: str) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, products: dict[str, Product], name: str) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.products, ctx.name = products, name
-        return torch.baddbmm(bias[:, None], x, weight.mT)
+        return _product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         ctx.products[ctx.name] = Product(grad.detach(), x.detach())
-        return grad @ weight, None, grad.sum(1), None, None
+        return grad @ weight, None, grad.sum(1) if ctx.needs_input_grad[2] else None, None, None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
+
+
+# networks with a way of their own: any other goes through vmap
+STACKS = {"notebook": NotebookStack, "notebook_bn": NotebookBNStack, "resnet8": ResNetStack}
 
 
 def build(trials: Sequence[Trial], num_classes: int, device: torch.device) -> Stack:
     """Return the networks of `trials`, which are of one recipe, with the initial weights of their seeds."""
-    cls = NotebookStack if trials[0].recipe.model == NOTEBOOK else Stack
-    return cls(trials, num_classes, device)
+    return STACKS.get(trials[0].recipe.model, Stack)(trials, num_classes, device)

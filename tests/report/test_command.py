@@ -8,7 +8,7 @@ import pytest
 
 from regbench.commands import sweep
 from regbench.regularizers import cells
-from regbench.report import command
+from regbench.report import command, text
 from tests.report.sweeps import RECIPE, fresh, grid
 
 
@@ -76,6 +76,14 @@ def test_scopes_are_separate_commands():
     assert (scoped["reg"], scoped["scope"]) == ("l1", "all")
 
 
+def test_a_scope_of_patterns_is_quoted_for_the_shell():
+    runs = grid({"none": {0.0: [70]}, "l1 scope=conv[12].*,l3.weight": {0.1: [70]}})
+    runs.trials["regularizer"] = runs.trials["method"].str.partition(" scope=")[0]
+    (line,) = lines(runs, 40)
+    assert "'scope=conv[12].*,l3.weight'" in line
+    assert options(line)["scope"] == "conv[12].*,l3.weight"
+
+
 def test_of_the_recipe_only_what_is_not_the_default_is_given():
     runs = grid({"none": {0.0: [70]}, "l1": {0.1: [70]}})
     plain = options(lines(with_recipe(runs, epochs="30", lr="0.01"), 40)[0])
@@ -88,3 +96,9 @@ def test_a_folder_of_images_is_left_to_be_filled_in_and_the_experiment_is_named(
     runs = with_recipe(grid({"none": {0.0: [70]}, "l1": {0.1: [70]}}), dataset="my images")
     given = options(lines(dataclasses.replace(runs, experiment="it's mine"), 40)[0])
     assert (given["dataset"], given["data_dir"], given["experiment"]) == ("folder", "...", "it's mine")
+
+
+def test_a_command_is_code_that_can_be_copied_as_it_is():
+    line = "mlflow run . --env-manager=local -P 'scope=conv[12].*,l?.weight' -P train_size=100"
+    assert text.code(line) == f"`{line}`"
+    assert "`" not in text.code("l1 scope=a|b")  # would be two cells of a table
