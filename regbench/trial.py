@@ -20,8 +20,16 @@ OPTIMIZERS = ("sgd", "nesterov", "adam")
 # of the learning rate, from epoch to epoch; of the weights, from step to step
 SCHEDULES = ("constant", "cosine", "linear", "step")
 AVERAGES = ("none", "ema")
+AUGMENTATIONS = ("none", "flip_crop")
 # options that earlier versions had not, at the values for which everything is as it was there
-NEUTRAL = {"optimizer": "sgd", "schedule": "constant", "warmup": 0, "average": "none"}
+NEUTRAL = {
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "warmup": 0,
+    "average": "none",
+    "augment": "none",
+    "input_noise": 0.0,
+}
 NOTEBOOK = "notebook"
 MAX_EPOCHS = 1_000_000
 
@@ -56,6 +64,16 @@ class Recipe:
     average: str = option(
         "none", choice(*AVERAGES), "Of the weights, in what is evaluated and saved: none, or ema (moving, over steps)."
     )
+    augment: str = option(
+        "none",
+        choice(*AUGMENTATIONS),
+        "Of training images: none, or flip_crop (mirrored half of the time, shifted by up to 4 pixels).",
+    )
+    input_noise: float = option(
+        0.0,
+        real(click.FloatRange(0, 100), "of 0 or more, at most 100"),
+        "Standard deviation of Gaussian noise on training images, of pixels in [0, 1].",
+    )
     precision: str = option("float32", choice(*PRECISIONS), f"One of {', '.join(PRECISIONS)}.")
 
     @property
@@ -76,6 +94,8 @@ class Recipe:
             "schedule": f"{self.schedule} schedule",
             "warmup": f"warm-up {self.warmup} epoch{'s' if self.warmup != 1 else ''}",
             "average": f"weights averaged ({self.average})",
+            "augment": f"augmented ({self.augment})",
+            "input_noise": f"input noise {self.input_noise:g}",
         }
         return "".join(f"{text}, " for name, text in texts.items() if getattr(self, name) != NEUTRAL[name])
 

@@ -243,6 +243,55 @@ class DropsAtZero(Regularizer):
         return h * (uniform > 0.5)
 
 
+class ImagesAlone(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images + lam * uniform
+
+
+class OtherTargets(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images + lam * uniform, targets.argmax(2)
+
+
+class BrightensInPlace(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images.mul_(1 + lam), targets
+
+
+class LeavesImages(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images.clone(), targets
+
+
+class FlipsAtZero(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images.flip(-1), targets
+
+
+class MixesTrials(Regularizer):
+    """Mixes with images of other trials."""
+
+    def augment(self, images, targets, lam, uniform):
+        return images + lam * images.roll(1, 0), targets
+
+
+class DrawsImages(Regularizer):
+    def augment(self, images, targets, lam, uniform):
+        return images + lam * images.new_empty(images.shape).normal_(), targets
+
+
+class Erasing(Regularizer):
+    """Hides the right half of the images, as a plug-in with the hook of `cutout`."""
+
+    lams = (0.2, 0.5, 0.9)
+    lam_upper_bound = 1.0
+
+    def augment(self, images, targets, lam, uniform):
+        hidden = uniform[:, :, :1, :1, :1] < lam
+        half = torch.arange(images.shape[-1], device=images.device) >= images.shape[-1] // 2
+        return images.masked_fill(hidden & half, 0), targets
+
+
 class PrunesAndMoves(OneShot):
     """Its after-step moves weights that are 0 too."""
 

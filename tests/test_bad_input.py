@@ -35,12 +35,12 @@ WAY_OUT = re.compile(
 # the command, its options (an environment variable where the name is in capitals) or arguments, a part of the message
 CASES = [
     # regularizers
-    ("sweep", {"reg": "l3"}, "reg='l3' is unknown; accepted: none, decoupled_wd, dropout"),
-    ("sweep", {"reg": "L1"}, "reg='L1' is unknown; accepted: none, decoupled_wd"),
-    ("sweep", {"reg": "\uff4c\uff11"}, "is unknown; accepted: none, decoupled_wd"),
+    ("sweep", {"reg": "l3"}, "reg='l3' is unknown; accepted: none, cutout, decoupled_wd, dropout"),
+    ("sweep", {"reg": "L1"}, "reg='L1' is unknown; accepted: none, cutout, decoupled_wd"),
+    ("sweep", {"reg": "\uff4c\uff11"}, "is unknown; accepted: none, cutout, decoupled_wd"),
     ("sweep", {"reg": "l1_proxy"}, "an import path pkg.module:Class, or a combination as l1+weight_decay@1e-4"),
-    ("sweep", {"reg": "l1;l2"}, "reg='l1;l2' is unknown; accepted: none, decoupled_wd"),
-    ("sweep", {"reg": ""}, "reg='' is empty; accepted: one or more of none, decoupled_wd"),
+    ("sweep", {"reg": "l1;l2"}, "reg='l1;l2' is unknown; accepted: none, cutout, decoupled_wd"),
+    ("sweep", {"reg": ""}, "reg='' is empty; accepted: one or more of none, cutout, decoupled_wd"),
     ("sweep", {"reg": "l1,,l2"}, "reg='l1,,l2' has an empty item between commas; accepted"),
     ("sweep", {"reg": "l1, l1 "}, "l1 is given more than once; write it once"),
     ("sweep", {"reg": "none"}, "lam has no meaning for reg=none alone"),
@@ -200,6 +200,11 @@ CASES = [
     ("sweep", {"optimizer": "adam", "reg": "tests.plugins:Chains"}, "or write projection = True in its class if it"),
     ("sweep", {"optimizer": "adam", "reg": "tests.plugins:AlphaOfTau"}, "alpha' must be Number, not Tensor on a matrix"),
     ("sweep", {"average": "swa"}, "average='swa' is unknown; accepted: none, ema"),
+    ("sweep", {"augment": "flip"}, "augment='flip' is unknown; accepted: none, flip_crop"),
+    ("sweep", {"input_noise": "-0.1"}, "input_noise='-0.1' is out of range; accepted: a number of 0 or more, at most 100"),
+    ("sweep", {"input_noise": "nan"}, "input_noise='nan' is out of range; accepted"),
+    ("sweep", {"input_noise": "1e400"}, "input_noise='1e400' is out of range; accepted"),
+    ("sweep", {"reg": "cutout", "lam": "1"}, "lam=1 is too large for reg='cutout'; accepted: numbers above 0 and below 1"),
     # where and how
     ("sweep", {"backend": "dask"}, "backend='dask' is unknown; accepted: local, ray"),
     ("sweep", {"REGBENCH_CHECKPOINT_SECONDS": "soon"}, "REGBENCH_CHECKPOINT_SECONDS='soon' is out of range; accepted"),
@@ -306,7 +311,7 @@ CASES = [
     ("report", {"out": "~nobody-here"}, "out='~nobody-here' is not a folder; accepted: a path"),
     ("report", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the tracking store http://127.0.0.1:9 does not work"),
     ("check", ["check"], "Missing argument 'REG'"),
-    ("check", ["check", "l3"], "reg='l3' is unknown; accepted: none, decoupled_wd"),
+    ("check", ["check", "l3"], "reg='l3' is unknown; accepted: none, cutout, decoupled_wd"),
     ("check", ["check", "no_such_module:Reg"], "reg='no_such_module:Reg' cannot be imported"),
     ("check", ["check", "tests.networks:Tiny"], "is not a subclass of regbench.regularizers.Regularizer; make it one"),
     ("check", ["chek", "l1"], "No such command 'chek'"),

@@ -42,7 +42,11 @@ def test_the_pages_class_keeps_every_rule(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["more:Spread", "more:Orthogonal", "more:Nuclear", "fast:Log", "others:Shake", "others:EvenPruning"]
+    "name",
+    [
+        *("more:Spread", "more:Orthogonal", "more:Nuclear", "fast:Log"),
+        *("others:Shake", "others:Brightness", "others:EvenPruning"),
+    ],
 )
 def test_the_pages_other_classes_keep_every_rule(folder, name):
     assert not [rule for rule, broken in rules.check(regularizers.find(name)) if broken]

@@ -46,7 +46,7 @@ def test_the_key_is_of_what_decides_the_result():
     changed = {
         "fingerprint": "0" * 64, "train_size": 90, "val_size": 5, "epochs": 3, "batch_size": 7, "lr": 0.1,
         "momentum": 0.5, "model": "tests.networks:Tiny", "precision": "bf16", "schedule": "step", "warmup": 2,
-        "average": "ema", "optimizer": "adam",
+        "average": "ema", "optimizer": "adam", "augment": "flip_crop", "input_noise": 0.1,
     }  # fmt: skip
     recipes = [dataclasses.replace(RECIPE, **{name: value}) for name, value in changed.items()]
     others += [dataclasses.replace(base, recipe=recipe) for recipe in recipes]
@@ -56,7 +56,7 @@ def test_the_key_is_of_what_decides_the_result():
 
 
 def test_a_recipe_of_earlier_versions_keeps_its_id_and_its_keys():
-    """They had one optimizer, no schedule and no average: what was trained then is finished."""
+    """They had one optimizer, no schedule, no average and no augmentation: what was trained then is finished."""
     recipe = dataclasses.replace(RECIPE, **NEUTRAL)
     assert recipe.id == "6db67f4a2f60"
     key = "655d7161677c5df7394ca3277e2ad751799c2f94fc9b6a89dec989c7826120a7"
@@ -70,6 +70,8 @@ def test_a_recipe_says_what_is_not_as_it_was():
     assert str(recipe).endswith(
         "momentum 0.9, optimizer adam, cosine schedule, warm-up 1 epoch, weights averaged (ema), float32"
     )
+    recipe = dataclasses.replace(recipe, average="none", augment="flip_crop", input_noise=0.1)
+    assert str(recipe).endswith("warm-up 1 epoch, augmented (flip_crop), input noise 0.1, float32")
 
 
 def test_the_key_does_not_know_where_the_data_is():

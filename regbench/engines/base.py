@@ -74,6 +74,7 @@ class Engine:
             "precision": recipe.precision,
             "optimizer": recipe.optimizer,
             "average": recipe.average,
+            "augmentation": [recipe.augment, recipe.input_noise > 0],
             "classes": len(data.classes),
             "regularizer": [last.regularizer, last.scope],
             "trials": len(trials) if self.name == STACKED else 1,

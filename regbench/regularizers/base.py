@@ -87,6 +87,14 @@ class Regularizer:
         """
         return h
 
+    def augment(self, images: Tensor, targets: Tensor, lam: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a network gets in training instead of images [K, N, 3, S, S], and is to answer instead of targets.
+
+        Images are pixels in [0, 1], targets [K, N, C] one-hot labels, for which shares of the classes may come back.
+        `uniform` are random numbers in [0, 1), as many as the images. What is not changed is returned as it is.
+        """
+        return images, targets
+
     def target_sparsity(self, lam: Tensor, done: float) -> Tensor | float:
         """Return the share [K] of the weights in scope that is zero for good once `done` of the epochs are over, <= 1."""
         return 0.0

@@ -9,7 +9,7 @@ from regbench.regularizers.base import Regularizer, Tensor
 
 WEIGHTS = ("add_grad", "before_step", "after_step", "value", "penalty")
 # what is answered by one part alone: two would be given the same random numbers, or prune by two rules
-ALONE = (("dense_input",), ("target_sparsity", "importance"))
+ALONE = (("dense_input",), ("augment",), ("target_sparsity", "importance"))
 
 
 class Combination(Regularizer):
@@ -60,6 +60,11 @@ class Combination(Regularizer):
         for member, own in self._with_lams(lam):
             h = member.dense_input(h, own, uniform)
         return h
+
+    def augment(self, images: Tensor, targets: Tensor, lam: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        for member, own in self._with_lams(lam):
+            images, targets = member.augment(images, targets, own, uniform)
+        return images, targets
 
     def target_sparsity(self, lam: Tensor, done: float) -> Tensor | float:
         return sum(member.target_sparsity(own, done) for member, own in self._with_lams(lam))

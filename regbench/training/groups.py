@@ -10,8 +10,12 @@ from torch import Tensor
 
 from regbench import regularizers
 from regbench.errors import one_line
-from regbench.regularizers import Regularizer
+from regbench.regularizers import InputNoise, Regularizer
+from regbench.training import randomness
 from regbench.trial import Trial
+
+# hook that is given random numbers at each step -> their stream
+STREAMS = {"dense_input": randomness.DENSE_INPUT, "augment": randomness.AUGMENT}
 
 
 class HookRaised(Exception):
@@ -22,9 +26,9 @@ class HookRaised(Exception):
 class Group:
     """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
 
-    lam is [k]; `generators`, one per trial, are what its random numbers are drawn from in an epoch; `masks` are
-    True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune. `covered`
-    says of each tensor whether it is in the trials' scope.
+    lam is [k]; `generators`, one per trial and hook, are what the random numbers of an epoch's steps are drawn from;
+    `masks` are True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune.
+    `covered` says of each tensor whether it is in the trials' scope.
     """
 
     rows: slice
@@ -33,7 +37,8 @@ class Group:
     covered: tuple[bool, ...]
     seeds: tuple[int, ...]
     reason: str = ""
-    generators: list[torch.Generator] = field(default_factory=list)
+    streams: Mapping[str, int] = field(default_factory=STREAMS.copy)
+    generators: dict[str, list[torch.Generator]] = field(default_factory=dict)
     masks: list[Tensor | None] = field(default_factory=list)
 
     @cached_property
@@ -48,6 +53,18 @@ class Group:
     def acts(self, hook: str) -> bool:
         """Return whether the group's regularizer has this hook and is to be called."""
         return not self.idle and not self.reason and self.regularizer.has(hook)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Seed the random numbers of an epoch's steps."""
+        self.generators = {
+            hook: randomness.generators(self.seeds, stream, epoch, self.lam.device)
+            for hook, stream in self.streams.items()
+            if self.acts(hook)
+        }
+
+    def uniform(self, hook: str, like: Tensor) -> Tensor:
+        """Return the next random numbers in [0, 1) for a hook, as many as `like` [k, ...]."""
+        return randomness.uniform(like.shape, self.generators[hook])
 
     def column(self, like: Tensor) -> Tensor:
         """Return lam as [k, 1, ...], with the dimensions of `like`."""
@@ -86,6 +103,13 @@ def of(trials: Sequence[Trial], like: Tensor, covered: Mapping[str, Sequence[boo
             seeds = tuple(trial.seed for trial in some)
             yield Group(slice(first, first + len(some)), cls(), lam, tuple(covered[scope]), seeds)
             first += len(some)
+
+
+def noise(trials: Sequence[Trial], like: Tensor) -> Group:
+    """Return the noise on the images that the recipe of `trials` asks for: as `input_noise`, beside any regularizer."""
+    lam = torch.full((len(trials),), trials[0].recipe.input_noise, dtype=like.dtype, device=like.device)
+    seeds = tuple(trial.seed for trial in trials)
+    return Group(slice(0, len(trials)), InputNoise(), lam, (), seeds, streams={"augment": randomness.INPUT_NOISE})
 
 
 def _is_finite(given: object) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from regbench.training import groups, masks, randomness, schedule, update_rules
+from regbench.training import groups, masks, schedule, update_rules
 from regbench.training.groups import Group
 from regbench.training.update_rules import Product
 from regbench.trial import Trial
@@ -54,6 +55,7 @@ class Optimizer:
         self.rule = update_rules.begin(self.recipe, self.weights)
         covered = covered or {"weights": [w.ndim > 2 for w in weights], "all": [True for _ in weights]}
         self.groups = list(groups.of(trials, weights[0], covered))
+        self.noise = groups.noise(trials, weights[0])
         for group in self.groups:
             group.masks = masks.all_true(group, self.weights)
         self.pieces = [list(self._pieces(index)) for index in range(len(self.weights))]
@@ -82,11 +84,28 @@ class Optimizer:
         Nothing of it depends on the epochs before, so that a training that was cut off can go on at any.
         """
         self.lr = schedule.lr(self.recipe, epoch)
-        for group in self.groups:
-            if group.acts("dense_input"):
-                group.generators = randomness.generators(
-                    group.seeds, randomness.DENSE_INPUT, epoch, self.weights[0].device
-                )
+        for group in (self.noise, *self.groups):
+            group.begin_epoch(epoch)
+
+    def augment(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
+        """Return what K networks get in training instead of images [K, N, 3, S, S], pixels in [0, 1], changed in place.
+
+        With it come the shares of the classes [K, N, C] that they are to answer in place of labels [K, N], None for the
+        labels themselves.
+        """
+        acting = [group for group in (self.noise, *self.groups) if group.acts("augment")]
+        if not acting:
+            return images, None
+        targets, changed = F.one_hot(labels, classes).to(images), False
+        with torch.no_grad():
+            for group in acting:
+                pixels, shares = images[group.rows], targets[group.rows]
+                uniform = group.uniform("augment", pixels)
+                found = group.call(group.regularizer.augment, pixels, shares, group.column(pixels), uniform)
+                if found is not None:
+                    changed = changed or found[1] is not shares
+                    images[group.rows], targets[group.rows] = found
+        return images, targets if changed else None
 
     def dense_input(self, h: Tensor) -> Tensor:
         """Return what the dense layers of K networks get in training instead of their input h [K, N, ...]."""
@@ -94,15 +113,18 @@ class Optimizer:
         for group in self.groups:
             part = h[group.rows]
             if group.acts("dense_input"):
-                uniform = randomness.uniform(part.shape, group.generators)
+                uniform = group.uniform("dense_input", part)
                 found = group.call(group.regularizer.dense_input, part, group.column(part), uniform)
                 part = part if found is None else found.to(h)
             parts.append(part)
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def added_loss(self, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """Return what [K] is added to the cross-entropies of logits [K, N, C] and labels [K, N]; None for nothing."""
-        if not any(group.acts("add_loss") for group in self.groups):
+    def added_loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor | None:
+        """Return what [K] is added to the cross-entropies of logits [K, N, C] and labels [K, N]; None for nothing.
+
+        With targets [K, N, C] in place of labels, by `augment`, that is the difference to the cross-entropies of these too.
+        """
+        if targets is None and not any(group.acts("add_loss") for group in self.groups):
             return None
         parts = []
         for group in self.groups:
@@ -112,6 +134,9 @@ class Optimizer:
             if group.acts("add_loss"):
                 value = group.call(group.regularizer.add_loss, part, labels[group.rows], group.column(part))
                 total = total if value is None else total + _like(value, part)
+            if targets is not None and group.acts("augment"):
+                excess = F.one_hot(labels[group.rows], part.shape[2]) - targets[group.rows]
+                total = total + (excess * part.log_softmax(2)).sum(2).mean(1)
             parts.append(total)
         return torch.cat(parts)
 

@@ -14,7 +14,7 @@ from torch import nn
 from regbench import networks
 
 # separate streams, so that a change in how much one of them draws leaves the other as it was
-ORDER, NOISE, DENSE_INPUT, PRUNING = 1, 2, 3, 4
+ORDER, NOISE, DENSE_INPUT, PRUNING, MOVES, INPUT_NOISE, AUGMENT = 1, 2, 3, 4, 5, 6, 7
 
 
 def initial_model(spec: str, num_classes: int, seed: int) -> nn.Module:
@@ -52,7 +52,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def generators(seeds: Sequence[int], stream: int, epoch: int, device: torch.device) -> list[torch.Generator]:
-    """Return a generator for each trial's random numbers of one kind (DENSE_INPUT, PRUNING) in one epoch."""
+    """Return a generator for each trial's random numbers of one kind (DENSE_INPUT, PRUNING, ...) in one epoch."""
     return [torch.Generator(device).manual_seed(_state(seed, stream, epoch)) for seed in seeds]
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from regbench import networks
 from regbench.data.images import Images
-from regbench.training import average, dense, normalization, precision, scope
+from regbench.training import augment, average, dense, normalization, precision, scope
 from regbench.training.best import Best
 from regbench.training.device_data import DeviceData, pixels
 from regbench.training.exchange import holding
@@ -26,7 +26,7 @@ class Training:
     """A trial's network and its update. `step` trains on one batch."""
 
     def __init__(self, trial: Trial, num_classes: int, device: torch.device) -> None:
-        self.trial, self.device = trial, device
+        self.trial, self.num_classes, self.device = trial, num_classes, device
         self.dtype = precision.dtype(trial.recipe.precision)
         self.model = initial_model(trial.recipe.model, num_classes, trial.seed)
         networks.move(self.model, device, self.dtype)
@@ -42,8 +42,12 @@ class Training:
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [N, C] of images uint8 [N, 3, 32, 32]."""
+        return self.forward(pixels(images, self.dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, C] of pixels in [0, 1] [N, 3, 32, 32]."""
         with precision.autocast(self.trial.recipe.precision, self.device):
-            logits = self.model(pixels(images, self.dtype))
+            logits = self.model(x)
         self._restore_storage()
         return logits.to(self.dtype)
 
@@ -59,9 +63,10 @@ class Training:
 
         Nothing is read back from the device.
         """
-        logits = self.logits(images)
+        x, targets = self.optimizer.augment(pixels(images, self.dtype)[None], labels[None], self.num_classes)
+        logits = self.forward(x[0])
         loss = F.cross_entropy(logits, labels)
-        added = self.optimizer.added_loss(logits[None], labels[None])
+        added = self.optimizer.added_loss(logits[None], labels[None], targets)
         objective = loss if added is None else loss + added[0]
         gradients = torch.autograd.grad(objective, list(self.parameters.values()), materialize_grads=True)
         # of torch.nn.Embedding(sparse=True)
@@ -144,11 +149,14 @@ def train_epoch(training: Training, epoch: int, data: DeviceData, train_part: to
     # sums stay on the device and are read once: waiting for it at each step would idle a GPU
     loss_sum, penalty_sum = (torch.zeros((), dtype=torch.float64, device=data.device) for _ in range(2))
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    moves = augment.moves(trial.recipe, len(train_part), trial.seed, epoch)
     with noise(trial.seed, epoch, data.device):
         for positions in batches(len(train_part), trial.recipe.batch_size, trial.seed, epoch):
             chosen = train_part[data.index(positions)]
-            labels = data.train_labels[chosen]
-            loss, logits, penalty = training.step(data.train_images[chosen], labels)
+            images, labels = data.train_images[chosen], data.train_labels[chosen]
+            if moves is not None:
+                images = augment.flip_crop(images, data.index(moves[positions]))
+            loss, logits, penalty = training.step(images, labels)
             loss_sum += loss.double() * len(positions)
             penalty_sum += penalty.double() * len(positions)
             correct += (logits.argmax(1) == labels).sum()

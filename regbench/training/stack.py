@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from regbench import regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
-from regbench.training import average, cuda_graph, normalization, precision, scope, stacked_networks
+from regbench.training import augment, average, cuda_graph, normalization, precision, scope, stacked_networks
 from regbench.training.best import Best
 from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
-from regbench.training.device_data import DeviceData
+from regbench.training.device_data import DeviceData, pixels
 from regbench.training.events import Trained
 from regbench.training.exchange import holding
+from regbench.training.groups import STREAMS
 from regbench.training.optimizer import Optimizer
 from regbench.training.randomness import batches
 from regbench.trial import Recipe, Trial
@@ -80,9 +81,10 @@ class Training:
 
         Nothing is read back from the device.
         """
-        logits = self.stack.logits(images, training=True)
+        x, targets = self.optimizer.augment(pixels(images, self.stack.dtype), labels, self.data.num_classes)
+        logits = self.stack.forward(x, training=True)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-        added = self.optimizer.added_loss(logits, labels)
+        added = self.optimizer.added_loss(logits, labels, targets)
         penalties = self.optimizer.step(self.stack.gradients((losses if added is None else losses + added).sum()))
         if self.average:
             self.average.update(self.stack.state)
@@ -91,15 +93,12 @@ class Training:
     def epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train for an epoch; return each trial's metrics. The device is waited for once, at the end."""
         start, count = time.perf_counter(), self.train_part.shape[1]
-        size = self.recipe.batch_size
-        orders = [np.concatenate(batches(count, size, trial.seed, epoch)) for trial in self.trials]
-        order = self.train_part.gather(1, self.data.index(np.stack(orders)))
         self.sums.zero_()
         lr = self.optimizer.lr
         self.optimizer.begin_epoch(epoch)
         if self.optimizer.lr != lr:
             self.recording = None  # it holds the old one
-        for chosen in order.split(size, dim=1):
+        for chosen in self.order(epoch).split(self.recipe.batch_size, dim=1):
             self.advance(chosen)
         self.optimizer.end_epoch(epoch)
         if self.average:
@@ -126,8 +125,19 @@ class Training:
             {normalization.METRIC: rate} for rate in normalization.effective_lr(self.optimizer.lr, weights).tolist()
         ]
 
+    def order(self, epoch: int) -> torch.Tensor:
+        """Return an epoch's images in their order, positions [K, n]; with their moves, if any, [K, n, 4]."""
+        count, recipe = self.train_part.shape[1], self.recipe
+        orders = [np.concatenate(batches(count, recipe.batch_size, trial.seed, epoch)) for trial in self.trials]
+        positions = self.train_part.gather(1, self.data.index(np.stack(orders)))
+        moves = [augment.moves(recipe, count, trial.seed, epoch) for trial in self.trials]
+        if moves[0] is None:
+            return positions
+        moves = np.stack([some[order] for some, order in zip(moves, orders, strict=True)])
+        return torch.cat([positions[:, :, None], self.data.index(moves)], 2)
+
     def advance(self, chosen: torch.Tensor) -> None:
-        """Train on the images at `chosen` [K, N] and add to `sums`, by a recorded step where there is one."""
+        """Train on a batch of `order` and add to `sums`, by a recorded step where there is one."""
         if (
             self.record
             and self.recording is None
@@ -140,9 +150,12 @@ class Training:
         self.steps += 1
 
     def batch(self, chosen: torch.Tensor) -> None:
-        """Train on the images at `chosen` [K, N] and add to `sums`."""
-        labels = self.data.train_labels[chosen]
-        losses, logits, penalties = self.step(self.data.train_images[chosen], labels)
+        """Train on a batch of `order` and add to `sums`."""
+        positions = chosen if chosen.ndim == 2 else chosen[..., 0]
+        images, labels = self.data.train_images[positions], self.data.train_labels[positions]
+        if chosen.ndim > 2:
+            images = augment.flip_crop(images, chosen[..., 1:])
+        losses, logits, penalties = self.step(images, labels)
         correct = (logits.argmax(2) == labels).sum(1)
         self.sums += torch.stack([losses.double() * chosen.shape[1], penalties.double() * chosen.shape[1], correct])
 
@@ -187,7 +200,7 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
         on_device = DeviceData(data, device)
         training = Training(trials, on_device, recordable(trials, on_device))
         training.optimizer.begin_epoch(1)
-        chosen = training.train_part[:, :size]
+        chosen = training.order(1)[:, :size]
         times: list[float] = []
         begin = time.perf_counter()
         while len(times) < WARM_UP + 3 or time.perf_counter() - begin < budget:
@@ -202,13 +215,13 @@ def recordable(trials: Sequence[Trial], data: DeviceData) -> bool:
     """Return whether the steps of stacks of such trials, of one recipe, are to be recorded.
 
     They are on a GPU where that is seen to give the same weights, but not with a plug-in, which may do on the host what a
-    recording would not do again, nor with random numbers, which it would repeat.
+    recording would not do again, nor with random numbers drawn in a step, which it would repeat.
     """
-    if data.device.type != "cuda":
+    if data.device.type != "cuda" or trials[0].recipe.input_noise:
         return False
-    names = {trial.regularizer for trial in trials}
-    if any(regularizers.is_plugin(name) or regularizers.find(name).has("dense_input") for name in names):
-        return False
+    for name in {trial.regularizer for trial in trials}:
+        if regularizers.is_plugin(name) or any(map(regularizers.find(name).has, STREAMS)):
+            return False
     return faithful(trials[0].recipe, data)
 
 
@@ -216,10 +229,11 @@ def faithful(recipe: Recipe, data: DeviceData) -> bool:
     """Return whether four steps of two trials of this recipe, two of them replayed, are what they are without."""
     recipe = replace(recipe, train_size=len(data.labels), val_size=0)
     size = min(recipe.batch_size, len(data.labels) // 4)
+    trials = [Trial(recipe, name, lam, 0) for name, lam in (("none", 0.0), ("l1", 1e-5))]
 
     def make():
-        training = Training([Trial(recipe, name, lam, 0) for name, lam in (("none", 0.0), ("l1", 1e-5))], data)
+        training = Training(trials, data)
         return training.batch, [*training.state.values(), training.sums]
 
-    positions = torch.arange(4 * size, device=data.device).expand(2, -1)
-    return cuda_graph.faithful(make, list(positions.split(size, dim=1)))
+    order = Training(trials, data).order(1)[:, : 4 * size]
+    return cuda_graph.faithful(make, list(order.split(size, dim=1)))

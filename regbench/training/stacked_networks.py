@@ -39,9 +39,13 @@ class Stack:
 
     def logits(self, images: Tensor, training: bool) -> Tensor:
         """Return logits [K, N, C] of images uint8 [K, N, 3, 32, 32]."""
+        return self.forward(pixels(images, self.dtype), training)
+
+    def forward(self, x: Tensor, training: bool) -> Tensor:
+        """Return logits [K, N, C] of pixels in [0, 1] [K, N, 3, 32, 32]."""
         networks.set_mode(self.model, training)
         with precision.autocast(self.precision, self.device):
-            return self._forward(pixels(images, self.dtype)).to(self.dtype)
+            return self._forward(x).to(self.dtype)
 
     def weights(self, row: int) -> dict[str, Tensor]:
         """Return copies of the tensors that the network of a row saves, under the names that it gives them."""

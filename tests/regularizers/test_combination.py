@@ -15,7 +15,7 @@ THREE = "l1+weight_decay@0.01+label_smoothing@0.1"
 
 
 @pytest.mark.parametrize("name", ["l1+weight_decay@1e-4", "l1_prox+decoupled_wd@1e-3", "one_shot+dropout@0.5", THREE,
-                                  "tests.plugins:Nuclear+tests.plugins:SumOfSizes@1e-4"])  # fmt: skip
+                                  "mixup+l1@1e-4", "tests.plugins:Nuclear+tests.plugins:SumOfSizes@1e-4"])  # fmt: skip
 def test_a_combination_keeps_every_rule(name):
     assert not [rule for rule, broken in rules.check(regularizers.find(name)) if broken]
 
@@ -81,6 +81,7 @@ def test_what_is_fixed_does_not_act_where_lam_is_zero():
         ("l1+weight_decay@x", "'x' after an @ is not a number"),
         ("l1+weight_decay@-1", "weight_decay@-1 is not a finite number above 0"),
         ("l1+dropout@1", "dropout@1 is too large"),
+        ("cutout+mixup@0.2", "more than one of its parts has augment; leave one of them out"),
         ("one_shot+imp@0.5", "more than one of its parts has target_sparsity; leave one of them out"),
     ],
 )

@@ -11,7 +11,7 @@ from tests import plugins
 FINE = (
     *("Log", "WithoutLams", "ByAutograd", "InNumpy", "Reweighted", "Chains", "LargeOnly", "Box", "Nuclear", "Flattens"),
     *("AsArray", "AsTensor", "AsRange", "SumOfSizes", "NuclearPenalty", "Orthogonal", "MatricesAlone", "Projects"),
-    "BothSteps",
+    *("BothSteps", "Erasing"),
 )
 
 
@@ -91,7 +91,14 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
             "add_loss returns shape [3, 1, 1] on a matrix [3, 6, 5], expected [3]",
         ),
         (plugins.OtherShape, rules.has_shapes, "dense_input returns [3, 6] for [3, 6, 5]"),
-        (plugins.ChangesHidden, rules.acts_in_place, "dense_input or add_loss changes what it is given"),
+        (plugins.ChangesHidden, rules.acts_in_place, "dense_input, augment or add_loss changes what it is given"),
+        (plugins.ImagesAlone, rules.has_shapes, "augment returns a Tensor, expected images and targets"),
+        (plugins.OtherTargets, rules.has_shapes, "augment returns [[3, 4, 3, 32, 32], [3, 4]], expected images and"),
+        (plugins.BrightensInPlace, rules.acts_in_place, "dense_input, augment or add_loss changes what it is given"),
+        (plugins.LeavesImages, rules.acts_in_place, "augment changes nothing; leave it out"),
+        (plugins.FlipsAtZero, rules.leaves_lam_zero, "images is changed on a matrix"),
+        (plugins.MixesTrials, rules.keeps_rows_apart, "images of the other rows changes with a row of 0.5"),
+        (plugins.DrawsImages, rules.is_deterministic, "must not draw random numbers"),
         (plugins.CutOff, rules.is_differentiable, "dense_input on a matrix is cut off from its input"),
         (plugins.DropsAtZero, rules.leaves_lam_zero, "dense_input is changed on a matrix"),
         (plugins.SmoothsAtZero, rules.leaves_lam_zero, "the loss is"),

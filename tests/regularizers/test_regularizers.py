@@ -165,7 +165,7 @@ def test_grids_have_equal_size_and_rise():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'l3' is unknown; accepted: none, decoupled_wd, dropout"):
+    with pytest.raises(UserError, match=r"'l3' is unknown; accepted: none, cutout, decoupled_wd, dropout"):
         regularizers.find("l3")
 
 

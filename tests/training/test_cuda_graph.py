@@ -49,15 +49,20 @@ def recipe(images) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "schedule", "average", "made"),
-    [("sgd", "constant", "none", 1), ("sgd", "cosine", "ema", 2), ("adam", "cosine", "none", 2)],
+    ("options", "made"),
+    [
+        ({"schedule": "constant"}, 1),
+        ({"average": "ema"}, 2),
+        ({"optimizer": "adam"}, 2),
+        ({"augment": "flip_crop"}, 2),
+    ],
 )
-def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, optimizer, schedule, average, made):
+def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, options, made):
     """Three epochs of two whole batches and a short one: the short ones, and the first three steps, are not replayed.
 
     Another learning rate takes another recording.
     """
-    recipe = dataclasses.replace(recipe, optimizer=optimizer, schedule=schedule, average=average)
+    recipe = dataclasses.replace(recipe, **options)
     recordings = []
     monkeypatch.setattr(cuda_graph, "Recording", lambda *given: recordings.append(given) or Faked(*given))
     monkeypatch.setattr(Faked, "replayed", 0)
@@ -76,8 +81,8 @@ def test_replayed_steps_train_as_the_others_do(recipe, images, monkeypatch, opti
 @pytest.mark.parametrize(("faked", "faithful"), [(Faked, True), (Forgets, False), (Refused, False)])
 def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkeypatch, faked, faithful):
     monkeypatch.setattr(cuda_graph, "Recording", faked)
-    for average in ("none", "ema"):
-        assert stack.faithful(dataclasses.replace(recipe, average=average), DeviceData(images, CPU)) is faithful
+    for options in ({}, {"average": "ema"}, {"augment": "flip_crop"}):
+        assert stack.faithful(dataclasses.replace(recipe, **options), DeviceData(images, CPU)) is faithful
 
 
 def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
@@ -88,3 +93,16 @@ def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkey
     device_data.device = torch.device("cuda")
     assert stack.recordable(trials, device_data)
     assert not stack.recordable([*trials, dataclasses.replace(trials[0], regularizer="tests.plugins:Log")], device_data)
+
+
+@pytest.mark.parametrize("name", ["dropout", "input_noise", "cutout", "mixup"])
+def test_steps_that_draw_random_numbers_are_not_recorded(recipe, images, monkeypatch, name):
+    """A replayed one would draw the same again; moves of images are drawn before."""
+    monkeypatch.setattr(stack, "faithful", lambda *_: True)
+    device_data = DeviceData(images, CPU)
+    device_data.device = torch.device("cuda")
+    plain, drawing = Trial(recipe, "l1", 1e-3, 0), Trial(recipe, name, 0.1, 0)
+    assert not stack.recordable([plain, drawing], device_data)
+    for options, recorded in (({"augment": "flip_crop"}, True), ({"input_noise": 0.1}, False)):
+        trial = dataclasses.replace(plain, recipe=dataclasses.replace(recipe, **options))
+        assert stack.recordable([trial], device_data) is recorded

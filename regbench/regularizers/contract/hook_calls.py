@@ -18,6 +18,8 @@ METHODS = {name: method for name, method in vars(Regularizer).items() if inspect
 HOOKS = {name: tuple(inspect.signature(method).parameters)[1:] for name, method in METHODS.items()}
 SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3, 7)}
 TAU, OTHER_TAU, LR = 0.1, 0.01, 0.01
+# N, channels and sides of a batch
+IMAGES = torch.Size((4, 3, 32, 32))
 DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
 LAM = 1e-3  # of a class that has no grid
 # a method may leave small or large weights alone, or small layers
@@ -45,7 +47,7 @@ def cases(
 
 def arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
     """Return hook -> its arguments."""
-    h, logits, labels, uniform, chance = network(p)
+    h, logits, labels, uniform, chance, images, targets, chances = network(p)
     return {
         "penalty": (p[0],),
         "add_grad": (p, g.clone(), lam),
@@ -54,6 +56,7 @@ def arguments(p: Tensor, g: Tensor, lam: Tensor) -> dict[str, tuple]:
         "value": (p, lam),
         "add_loss": (logits, labels, column(lam, logits)),
         "dense_input": (h, column(lam, h), uniform),
+        "augment": (images, targets, column(lam, images), chances),
         "target_sparsity": (lam.flatten(), DONE[-1]),
         "importance": (p, chance),
     }
@@ -104,27 +107,41 @@ def _difference(method: Regularizer, p: Tensor, lam: Tensor, i: int, delta: floa
     return (values[0] - values[1]) / (2 * delta)
 
 
-def network(p: Tensor, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def network(p: Tensor, seed: int = 1) -> tuple[Tensor, ...]:
     """Return inputs of a dense layer [K, N, F], logits [K, N, C], labels [K, N], random numbers for the inputs and for p.
 
-    The first two are made of the numbers in p. The random numbers are the same for each row, so that rows can be compared.
+    After them come images [K, N, 3, S, S], targets [K, N, C] and random numbers for the images. Inputs, logits and images
+    are made of the numbers in p. The random numbers are the same for each row, so that rows can be compared.
     """
     h = p[:, None].clone() if p.ndim < 3 else p.clone()
     logits = h.flatten(2)
     labels = torch.arange(logits.shape[1], device=p.device).expand(len(p), -1) % logits.shape[2]
+    numbers = torch.arange(IMAGES.numel(), device=p.device) % p[0].numel()
+    images = p.flatten(1)[:, numbers].sigmoid().view(len(p), *IMAGES)
+    targets = torch.eye(IMAGES[0], dtype=p.dtype, device=p.device).repeat(len(p), 1, 1)
     generator = torch.Generator().manual_seed(seed)
-    uniform, chance = (torch.rand(x.shape[1:], generator=generator).to(x.device).expand(x.shape) for x in (h, p))
-    return h, logits, labels, uniform, chance
+    uniform, chance, chances = (
+        torch.rand(x.shape[1:], generator=generator).to(x.device).expand(x.shape) for x in (h, p, images)
+    )
+    return h, logits, labels, uniform, chance, images, targets, chances
+
+
+def batch(given: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Return the images and targets of what `network` returns."""
+    return {"images": given[5], "targets": given[6]}
 
 
 def network_hooks(method: Regularizer, given: tuple[Tensor, ...], p: Tensor, lam: Tensor) -> dict[str, Tensor]:
-    """Return the added loss [K], the dense layer's inputs, the target sparsity [K] and the importances."""
-    h, logits, labels, uniform, chance = given
+    """Return the added loss [K], the dense layer's inputs, the target sparsity [K], the importances, images and targets."""
+    h, logits, labels, uniform, chance, images, targets, chances = given
+    images, targets = method.augment(images, targets, column(lam, images), chances)
     return {
         "loss": _per_row(method.add_loss(logits, labels, column(lam, logits)), p),
         "dense_input": method.dense_input(h, column(lam, h), uniform),
         "target_sparsity": _per_row(method.target_sparsity(lam.flatten(), DONE[-1]), p),
         "importance": method.importance(p, chance),
+        "images": images,
+        "targets": targets,
     }
 
 

@@ -161,7 +161,7 @@ def acts_in_place(cls: type[Regularizer]) -> str:
         if not torch.equal(p, old_p):
             return f"value or importance changes p on {what}"
         if not all(torch.equal(x, old) for x, old in zip(given, copies, strict=True)):
-            return f"dense_input or add_loss changes what it is given on {what}"
+            return f"dense_input, augment or add_loss changes what it is given on {what}"
         if not torch.equal(lam, old_lam):
             return f"lam is changed on {what}"
         seen = {
@@ -171,6 +171,7 @@ def acts_in_place(cls: type[Regularizer]) -> str:
             "after_step": not torch.equal(moved, p),
             "add_loss": bool(others["loss"].any()),
             "dense_input": not torch.equal(others["dense_input"], given[0]),
+            "augment": not all(torch.equal(others[name], x) for name, x in hook_calls.batch(given).items()),
             "target_sparsity": bool(others["target_sparsity"].any()),
         }
         acted |= {hook for hook, did in seen.items() if did}
@@ -180,7 +181,7 @@ def acts_in_place(cls: type[Regularizer]) -> str:
                 f"{hook} does not change {name}; write {name}.add_(...), {name}.mul_(...) or {name}[...] = ..., since "
                 f"{name} = ... and {name}.data = ... change another tensor, or leave it out"
             )
-    for hook in ("penalty", "add_loss", "dense_input", "target_sparsity"):
+    for hook in ("penalty", "add_loss", "dense_input", "augment", "target_sparsity"):
         if hook in own - acted:
             return f"{hook} changes nothing; leave it out"
     return ""
@@ -226,6 +227,10 @@ def has_shapes(cls: type[Regularizer]) -> str:
                 if not isinstance(found, Tensor) or found.shape != like.shape:
                     shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
                     return f"{hook} returns {shown} for {list(like.shape)}"
+            like, found = given["augment"][:2], method.augment(*given["augment"])
+            shapes = [list(x.shape) for x in like]
+            if not isinstance(found, tuple | list) or [list(getattr(x, "shape", ())) for x in found] != shapes:
+                return f"augment returns {_shown(found)}, expected images and targets, tensors {shapes}"
     return ""
 
 
@@ -269,7 +274,8 @@ def leaves_lam_zero(cls: type[Regularizer]) -> str:
                 p[1] = 0
             found, given = (
                 hook_calls.results(cls(), p, g, lam),
-                {"p": p, "p before Adam's step": p, "g": g, "dense_input": hook_calls.network(p)[0]},
+                {"p": p, "p before Adam's step": p, "g": g, "dense_input": hook_calls.network(p)[0]}
+                | hook_calls.batch(hook_calls.network(p)),
             )
             for name, before in given.items():
                 if found[name][1].isnan().any():
@@ -466,6 +472,13 @@ def _format(error: BaseException) -> str:
     text = f"{type(error).__name__}: {one_line(error)}"
     hints = [hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.IGNORECASE)]
     return f"{text} ({hints[0]})" if hints else text
+
+
+def _shown(found: object) -> str:
+    """Return the shapes of what a hook returns, or their types."""
+    if not isinstance(found, tuple | list):
+        return f"a {type(found).__name__}"
+    return f"[{', '.join(str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in found)}]"
 
 
 def _size(x: Tensor) -> float:
