@@ -105,11 +105,13 @@ def of(trials: Sequence[Trial], like: Tensor, covered: Mapping[str, Sequence[boo
             first += len(some)
 
 
-def noise(trials: Sequence[Trial], like: Tensor) -> Group:
-    """Return the noise on the images that the recipe of `trials` asks for: as `input_noise`, beside any regularizer."""
+def noise(trials: Sequence[Trial], like: Tensor) -> list[Group]:
+    """Return the noise on the images, if the recipe of `trials` asks for it: as `input_noise`, beside any regularizer."""
+    if not trials[0].recipe.input_noise:
+        return []
     lam = torch.full((len(trials),), trials[0].recipe.input_noise, dtype=like.dtype, device=like.device)
     seeds = tuple(trial.seed for trial in trials)
-    return Group(slice(0, len(trials)), InputNoise(), lam, (), seeds, streams={"augment": randomness.INPUT_NOISE})
+    return [Group(slice(0, len(trials)), InputNoise(), lam, (), seeds, streams={"augment": randomness.INPUT_NOISE})]
 
 
 def _is_finite(given: object) -> bool:

@@ -84,7 +84,7 @@ class Optimizer:
         Nothing of it depends on the epochs before, so that a training that was cut off can go on at any.
         """
         self.lr = schedule.lr(self.recipe, epoch)
-        for group in (self.noise, *self.groups):
+        for group in (*self.noise, *self.groups):
             group.begin_epoch(epoch)
 
     def augment(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
@@ -93,7 +93,7 @@ class Optimizer:
         With it come the shares of the classes [K, N, C] that they are to answer in place of labels [K, N], None for the
         labels themselves.
         """
-        acting = [group for group in (self.noise, *self.groups) if group.acts("augment")]
+        acting = [group for group in (*self.noise, *self.groups) if group.acts("augment")]
         if not acting:
             return images, None
         targets, changed = F.one_hot(labels, classes).to(images), False
