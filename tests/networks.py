@@ -105,3 +105,34 @@ class Centred(Tiny):
         if self.training:
             self.mean.lerp_(h.detach().mean(0), 0.1)
         return self.out(h - self.mean)
+
+
+class Merges(nn.Module):
+    """Its weight is changed for evaluation and back for training, as adapters of low rank are merged into theirs."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, 48) / 7)
+        self.shift = nn.Parameter(torch.randn(num_classes, 48) / 7)
+        self.merged = False
+
+    def train(self, mode: bool = True) -> "Merges":
+        super().train(mode)
+        if self.merged is mode:
+            with torch.no_grad():
+                self.weight.add_(self.shift, alpha=-1.0 if mode else 1.0)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight if self.merged else self.weight + self.shift
+        return nn.functional.adaptive_avg_pool2d(x, 4).flatten(1) @ weight.T
+
+
+class FreezesInTraining(Tiny):
+    """Its convolution is not trained, which it says by train()."""
+
+    def train(self, mode: bool = True) -> "FreezesInTraining":
+        super().train(mode)
+        self.body.requires_grad_(not mode)
+        return self

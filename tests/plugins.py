@@ -356,6 +356,16 @@ class NormOfRoot(Regularizer):
         return w.square().sum().sqrt()
 
 
+class OtherGradient(Regularizer):
+    """Writes out another gradient than that of its penalty."""
+
+    def penalty(self, w):
+        return w.abs().sum()
+
+    def add_grad(self, p, g, lam):
+        g.add_(lam * p)
+
+
 class Misspelt(Regularizer):
     def add_gradient(self, p, g, lam):
         g.add_(lam * p)

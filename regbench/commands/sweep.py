@@ -20,7 +20,8 @@ class SweepOptions(TrainingOptions):
     reg: tuple[str, ...] = option(
         "l1,l2,weight_decay",
         parsing.names,
-        f"Regularizers, a comma list of {', '.join(regularizers.REGISTRY)}, or your own as pkg.module:Class.",
+        f"Regularizers, a comma list of {', '.join(regularizers.REGISTRY)}, your own as pkg.module:Class, "
+        "or several at once as l1+weight_decay@1e-4.",
     )
     lam: tuple[float, ...] | None = option(
         AUTO, parsing.lams, "Strengths, a comma list for each regularizer; auto: the regularizer's own grid."

@@ -28,6 +28,8 @@ class Regularizer:
     lam_upper_bound: ClassVar[float] = math.inf
     # each weight is treated by itself, so that add_grad, after_step and value may be called with any part of p
     elementwise: ClassVar[bool] = False
+    # augment returns other targets, which a part of a combination that adds to the loss of the labels would not see
+    changes_targets: ClassVar[bool] = False
     # after_step is a projection, which does not go by tau: so it goes with Adam too where it is not elementwise
     projection: ClassVar[bool] = False
     # the hooks are called for one trial at a time, K = 1: for what cannot be done to several at once

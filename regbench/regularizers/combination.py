@@ -85,6 +85,8 @@ def combine(name: str, parts: Sequence[tuple[type[Regularizer], float | None]]) 
     for hooks in ALONE:
         if len([cls for cls in classes if any(map(cls.has, hooks))]) > 1:
             raise ValueError(f"more than one of its parts has {hooks[0]}")
+    if any(cls.changes_targets for cls in classes) and any(cls.has("add_loss") for cls in classes):
+        raise ValueError("one of its parts changes the labels to which another adds a loss")
     swept = classes[0]
     return type(
         "Combination",
@@ -96,6 +98,7 @@ def combine(name: str, parts: Sequence[tuple[type[Regularizer], float | None]]) 
             "lams": getattr(swept, "lams", None),
             "lam_upper_bound": swept.lam_upper_bound,
             "elementwise": all(cls.elementwise for cls in classes if any(map(cls.has, WEIGHTS))),
+            "changes_targets": any(cls.changes_targets for cls in classes),
             "one_by_one": any(cls.one_by_one for cls in classes),
         },
     )

@@ -63,6 +63,7 @@ class Mixup(Regularizer):
 
     name = "mixup"
     lams = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)
+    changes_targets = True
 
     def augment(self, images: Tensor, targets: Tensor, lam: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         numbers = uniform.flatten(2)

@@ -32,6 +32,7 @@ TRIED = 3
 LONGEST = 300
 # pattern of an error of torch or Python -> what to do instead
 HINTS = {
+    r"Expected more than 1 value per channel": "take a larger batch_size: a batch of one image has no statistics",
     r"NVIDIA driver|not compiled with CUDA|same device|expected device": (
         "leave out .cuda() and devices of its own: the network and its images are on one device, x.device"
     ),

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from regbench import networks
 from regbench.errors import UserError
 from regbench.training import normalization
 from regbench.training.randomness import initial_model
@@ -41,7 +42,7 @@ def covered(trials: Sequence[Trial], model: nn.Module) -> dict[str, list[bool]]:
 
 def check(scope: str, spec: str, num_classes: int) -> None:
     """Raise UserError if a pattern of a scope matches no trained parameter; see `networks.build` for `spec`."""
-    names = list(_trained(initial_model(spec, num_classes, 0)))
+    names = list(_trained(_in_training(spec, num_classes)))
     for pattern in () if scope in SCOPES else scope.split(","):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
@@ -52,13 +53,19 @@ def check(scope: str, spec: str, num_classes: int) -> None:
 
 def describe(scope: str, spec: str, num_classes: int) -> str:
     """Return what a scope has of a network, and what it leaves out, in tensors and numbers."""
-    model = initial_model(spec, num_classes, 0)
+    model = _in_training(spec, num_classes)
     parameters, chosen = _trained(model), selected(scope, model)
     inside, outside = (
         {name: parameters[name] for name in parameters if chosen[name] is wanted} for wanted in (True, False)
     )
     left_out = f"; left out {_count(outside)} ({_some(list(outside), MOST_LEFT_OUT)})" if outside else ""
     return f"scope {scope}: {_count(inside, ' weights')}{left_out}"
+
+
+def _in_training(spec: str, num_classes: int) -> nn.Module:
+    model = initial_model(spec, num_classes, 0)
+    networks.set_mode(model, True)  # some freeze a part there
+    return model
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

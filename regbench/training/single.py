@@ -104,6 +104,7 @@ class Training:
     @contextmanager
     def at_best(self) -> Iterator[None]:
         """Have the network hold for the block what was evaluated after the epoch of the best validation accuracy."""
+        networks.set_mode(self.model, True)
         with self._holding({name: w[0] for name, w in self.best.values.items()}):
             yield
 
@@ -113,6 +114,7 @@ class Training:
 
     def keep_best(self, epoch: int, accuracy: float) -> None:
         """Take note of the validation accuracy of what is evaluated, NaN if it has diverged; in `evaluated`."""
+        networks.set_mode(self.model, True)  # some change their weights for evaluation
         self.best.update(epoch, [accuracy], {name: w[None] for name, w in self.tensors.items()})
 
     def end_epoch(self, epoch: int) -> None:

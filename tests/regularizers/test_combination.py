@@ -82,6 +82,7 @@ def test_what_is_fixed_does_not_act_where_lam_is_zero():
         ("l1+weight_decay@-1", "weight_decay@-1 is not a finite number above 0"),
         ("l1+dropout@1", "dropout@1 is too large"),
         ("cutout+mixup@0.2", "more than one of its parts has augment; leave one of them out"),
+        ("mixup+label_smoothing@0.1", "one of its parts changes the labels to which another adds a loss; leave one"),
         ("one_shot+imp@0.5", "more than one of its parts has target_sparsity; leave one of them out"),
     ],
 )

@@ -65,6 +65,7 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.UnsummedPenalty, rules.runs, "penalty returns one number: sum it up, as in w.abs().sum()"),
         (plugins.ConstantPenalty, rules.acts_in_place, "penalty changes nothing"),
         (plugins.NormOfRoot, rules.is_finite, "g has nan on a matrix of zeros; keep it finite, as by clamp"),
+        (plugins.OtherGradient, rules.matches_value, "where value rises by"),
         (plugins.Misspelt, rules.acts_in_place, "it has add_gradient; hooks are penalty, add_grad, before_step"),
         (plugins.ChangesLam, rules.acts_in_place, "lam is changed"),
         (plugins.Cholesky, rules.keeps_rows_apart, "a row of nan on a matrix gives _LinAlgError"),

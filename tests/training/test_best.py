@@ -61,6 +61,15 @@ def test_it_is_what_a_training_that_stops_there_gives(recipe, images, engine, av
     assert min(seen) < recipe.epochs
 
 
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_a_network_that_changes_its_weights_for_evaluation_is_kept_as_in_training(recipe, images, average):
+    recipe = dataclasses.replace(recipe, model="tests.networks:Merges", average=average)
+    data, trial = DeviceData(images, CPU), Trial(recipe, "none", 0.0, 0)
+    (found,) = (e for e in sequential.train([trial], data) if isinstance(e, Trained))
+    assert found.best_epoch < recipe.epochs
+    torch.testing.assert_close(found.best_logits, stopped(trial, data, found.best_epoch), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_that_diverges_has_what_it_was_before(recipe, images, engine):
     """And one that does so at once has nothing; its neighbour goes on."""

@@ -188,3 +188,10 @@ def test_a_sweep_of_patterns_says_so_and_trains(run_here):
 def test_none_serves_every_scope(recipe):
     trials = grid(recipe, [("none", 0.0), ("l1", 1e-3)], [0], "conv*").trials
     assert [trial.scope for trial in trials] == ["weights", "conv*"]
+
+
+def test_a_scope_is_of_what_is_trained_in_training():
+    """A part that train() freezes is in no scope, nor in the plan."""
+    with pytest.raises(UserError, match=r"'body\*' matches no parameter of model='tests.networks:FreezesInTraining'"):
+        scope.check("body*", "tests.networks:FreezesInTraining", 10)
+    assert "body" not in scope.describe("all", "tests.networks:FreezesInTraining", 10)

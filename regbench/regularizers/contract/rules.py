@@ -355,10 +355,12 @@ def is_deterministic(cls: type[Regularizer]) -> str:
 
 
 def matches_value(cls: type[Regularizer]) -> str:
-    """add_grad adds the gradient of value, where there are both and no after_step that value may be of."""
+    """add_grad adds the gradient of value, or of penalty, where there are both and no after_step that value may be of."""
     # in a combination one may add to the gradient what is not in the value, as `weight_decay` does
     classes = [part for part, _ in cls.parts] if issubclass(cls, Combination) else [cls]
-    if not all(one.has("add_grad") and one.has("value") for one in classes) or cls.has("after_step"):
+    if cls.has("after_step") or not all(
+        (one.has("add_grad") and one.has("value")) or one.has("penalty") for one in classes
+    ):
         return ""
     for what, p, g, lam in hook_calls.cases(cls, (1.0, 0.05)):
         # away from 0, where |w| has no gradient
