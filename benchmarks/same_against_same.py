@@ -8,7 +8,7 @@ network. The sweeps go through the two stages by the product's own code (`regben
 
 import platform
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,17 +19,15 @@ from joblib import Parallel, delayed
 from scipy import stats
 from torch import nn
 
+from benchmarks.training import train
 from regbench import data, stages
 from regbench.commands import exit_code
 from regbench.data.images import Images
-from regbench.data.split import split
 from regbench.files import atomic
-from regbench.measures.logits import classification
 from regbench.regularizers import cells
 from regbench.statistics.looks import schedule
 from regbench.statistics.verdict import Verdict
 from regbench.training.device_data import DeviceData
-from regbench.training.single import Training, train_epoch
 from regbench.trial import Recipe, Sweep, Trial, grid
 
 # stand for three regularizers that do nothing
@@ -47,26 +45,6 @@ class Small(nn.Sequential):
         super().__init__(
             convolution, nn.ReLU(), nn.Flatten(), nn.Linear(512, 32), nn.ReLU(), nn.Linear(32, num_classes)
         )
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """How a training ended, as `regbench.stages` asks for it."""
-
-    metrics: dict[str, float]
-    status: str = "ok"
-
-
-def train(trial: Trial, images: DeviceData) -> Accuracies:
-    """Train a trial; return its accuracies on its validation images and on the test images."""
-    recipe = trial.recipe
-    train_part, val_part = map(images.index, split(images.labels, recipe.train_size, recipe.val_size, trial.seed))
-    training = Training(trial, images.num_classes, images.device)
-    for epoch in range(1, recipe.epochs + 1):
-        train_epoch(training, epoch, images, train_part)
-    validation = classification(training.predict(images.train_images, val_part), images.train_labels[val_part])
-    test = classification(training.predict(images.test_images), images.test_labels)
-    return Accuracies({"val/accuracy": validation["accuracy"], "test/accuracy": test["accuracy"]})
 
 
 def judge(sweep: Sweep, images: Images, first_seed: int) -> list[dict[str, object]]:

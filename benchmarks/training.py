@@ -1,0 +1,33 @@
+"""A trial's training without tracking, for measurements that need its accuracies alone."""
+
+from dataclasses import dataclass
+
+from regbench.data.split import split
+from regbench.measures.logits import classification
+from regbench.training.device_data import DeviceData
+from regbench.training.single import Training, train_epoch
+from regbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """How a training ended, as `regbench.stages` asks for it."""
+
+    metrics: dict[str, float]
+    status: str = "ok"
+
+
+def train(trial: Trial, images: DeviceData) -> Accuracies:
+    """Train a trial; return its accuracies on its validation images, if it holds any out, and on the test images."""
+    recipe = trial.recipe
+    train_part, val_part = map(images.index, split(images.labels, recipe.train_size, recipe.val_size, trial.seed))
+    training = Training(trial, images.num_classes, images.device)
+    for epoch in range(1, recipe.epochs + 1):
+        train_epoch(training, epoch, images, train_part)
+    metrics = {}
+    with training.evaluated():
+        if recipe.val_size:
+            found = classification(training.predict(images.train_images, val_part), images.train_labels[val_part])
+            metrics["val/accuracy"] = found["accuracy"]
+        found = classification(training.predict(images.test_images), images.test_labels)
+    return Accuracies(metrics | {"test/accuracy": found["accuracy"]})
