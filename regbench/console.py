@@ -20,7 +20,7 @@ from regbench.engines.base import Engine
 from regbench.errors import without_password
 from regbench.plan import Plan
 from regbench.report import text
-from regbench.results import FRESH_HEADINGS, HEADINGS, Result, format_comparison, fresh_table, table
+from regbench.results import FRESH_HEADINGS, HEADINGS, Result, fresh_table, table
 from regbench.statistics.choice import Choice
 from regbench.statistics.looks import seeds_needed
 from regbench.tracking import schema
@@ -124,12 +124,14 @@ def print_choice(console: Console, plan: Plan, choices: Mapping[str, Choice] | N
 
 def print_look(console: Console, plan: Plan, results: Mapping[str, Result]) -> None:
     """Print the verdicts on the fresh seeds so far."""
-    for method, found in stages.compare(plan.sweep, plan.lams, results).items():
+    rows = fresh_table(plan.sweep, plan.lams, results)
+    for (method, found), (*_, difference, bounds, verdict) in zip(
+        stages.compare(plan.sweep, plan.lams, results).items(), rows, strict=True
+    ):
         if found.looked:
-            bounds, verdict = format_comparison(found)
             goes_on = found.looked < plan.sweep.looks[-1] and not found.settled
             console.print(
-                f"after {found.looked} fresh seeds: {method} {text.points(found.difference.mean)} pp ({bounds}): "
+                f"after {found.looked} fresh seeds: {method} {difference} pp ({bounds}): "
                 f"{'not settled, goes on' if goes_on else verdict}"
             )
 
