@@ -149,9 +149,7 @@ def _train_stack(part: Part, data: DeviceData, record: bool) -> Iterator[Event]:
                         labels = data.train_labels[training.val_part]
                         for row in open_rows:
                             results[row] |= prefixed("val", classification(logits[row], labels[row]))
-                        training.keep_best(
-                            epoch, [one.get("val/accuracy", np.nan) for one in map(_unless_lost, results)]
-                        )
+                        training.keep_best(epoch, [_accuracy(one) for one in results])
             for group in training.optimizer.failed:
                 for row in open_rows & set(range(group.rows.start, group.rows.stop)):
                     open_rows.remove(row)
@@ -181,36 +179,30 @@ def _results(training: Training, rows: Sequence[int], begin: float, diverged: di
     if not rows:
         return
     data = training.data
-    with training.evaluated(), precision.settings(training.recipe.precision, data.device):
-        train_logits = training.predict(data.train_images, training.train_part)
-        test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
-        test_logits = training.predict(data.test_images, test)
-        # those that diverge are passed on before the others have ended, and have no curve
-        pruned = [{}] * len(training.trials) if diverged else curves(
-            training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
-        )  # fmt: skip
-    best = _best_logits(training, rows, test_logits, test)
+    test = torch.arange(len(data.test_images), device=data.device).expand(len(training.trials), -1)
+    best_epochs = {row: int(training.best.epochs[row]) if training.best else 0 for row in rows}
+    best_logits = None
+    if any(0 < epoch < training.recipe.epochs for epoch in best_epochs.values()):
+        with training.at_best(), precision.settings(training.recipe.precision, data.device):
+            best_logits = training.predict(data.test_images, test)
     with training.evaluated():
+        with precision.settings(training.recipe.precision, data.device):
+            train_logits = training.predict(data.train_images, training.train_part)
+            test_logits = training.predict(data.test_images, test)
+            # those that diverge are passed on before the others have ended, and have no curve
+            pruned = [{}] * len(training.trials) if diverged else curves(
+                training.stack.parameters, test_logits, lambda: training.predict(data.test_images, test), data.test_labels
+            )  # fmt: skip
+        best_logits = test_logits if best_logits is None else best_logits
         seconds = time.perf_counter() - begin
         for row in rows:
-            logits = train_logits[row], test_logits[row], best[row]
+            logits = train_logits[row], test_logits[row], best_logits[row] if best_epochs[row] else None
             yield training.result(row, logits, pruned[row], seconds, diverged.get(row, ""))
 
 
-def _unless_lost(results: dict[str, float]) -> dict[str, float]:
-    return results if np.isfinite(results["train/loss"]) else {}
-
-
-def _best_logits(
-    training: Training, rows: Sequence[int], test_logits: torch.Tensor, test: torch.Tensor
-) -> dict[int, torch.Tensor | None]:
-    """Return what the `rows` predicted of the test images after their best epochs; None where there is none."""
-    epochs = {row: int(training.best.epochs[row]) if training.best else 0 for row in rows}
-    found = test_logits
-    if any(0 < epoch < training.recipe.epochs for epoch in epochs.values()):
-        with training.at_best(), precision.settings(training.recipe.precision, training.data.device):
-            found = training.predict(training.data.test_images, test)
-    return {row: found[row] if epoch else None for row, epoch in epochs.items()}
+def _accuracy(results: dict[str, float]) -> float:
+    """Return a trial's validation accuracy after an epoch; NaN if it is lost, or was before."""
+    return results.get("val/accuracy", np.nan) if np.isfinite(results["train/loss"]) else np.nan
 
 
 def _parts(trials: Sequence[Trial], size: int) -> list[Part]:
