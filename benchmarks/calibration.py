@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 from scipy import stats
 
-from regbench.files import atomic
+from benchmarks import pages
 from regbench.statistics.choice import choose
 from regbench.statistics.looks import ALPHA
 from regbench.statistics.verdict import MARGIN, Verdict, judge
@@ -431,15 +431,13 @@ def main(context: click.Context, sweeps: int, seed: int, out: Path, paired_sd: f
     grids = product((0.5, 1.0, 2.0), (2, 3, 4))
     grids = [gaining(noise, (3,), (gain,), designs=(SEVERAL,), selection=count) for gain, count in grids]
     selections = table(chain(*grids), sweeps, seed)
-    texts = {
+    files = {
         "calibration.csv": _csv(calibration),
         "power.csv": _csv(powers),
         "designs.csv": _csv([*looks, *selections]),
         "README.md": readme(calibration, powers, looks, selections, sweeps, seed, noise),
     }
-    for name, text in texts.items():
-        with atomic(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+    pages.write(out, files)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import torch
 from joblib import Parallel, delayed
 from scipy import stats
 
+from benchmarks import pages
 from benchmarks.training import train
 from regbench import data
 from regbench.commands import exit_code
-from regbench.files import atomic
 from regbench.report.tables import table
 from regbench.report.text import number, points
 from regbench.statistics.paired import noise
@@ -118,9 +118,7 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
     known |= dict(zip(map(_cell, missing), found, strict=True))
     rows = pd.DataFrame([(*_cell(trial), known[_cell(trial)]) for trial in trials], columns=[*CELL, "accuracy"])
     page = readme(rows, recipe, f"python -m benchmarks.noise --data_dir={images.name} --seeds={seeds} --jobs={jobs}")
-    for name, text in (("accuracies.csv", rows.to_csv(index=False, lineterminator="\n")), ("README.md", page)):
-        with atomic(out / name) as path:
-            path.write_text(text, encoding="utf-8")
+    pages.write(out, {"accuracies.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
     click.echo(page)
     return 0
 

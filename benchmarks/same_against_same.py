@@ -19,11 +19,11 @@ from joblib import Parallel, delayed
 from scipy import stats
 from torch import nn
 
+from benchmarks import pages
 from benchmarks.training import train
 from regbench import data, stages
 from regbench.commands import exit_code
 from regbench.data.images import Images
-from regbench.files import atomic
 from regbench.regularizers import cells
 from regbench.statistics.looks import schedule
 from regbench.statistics.verdict import Verdict
@@ -118,9 +118,7 @@ def main(sweeps: int, jobs: int, seed: int, out: Path) -> int:
     rows = pd.DataFrame([row for one in found for row in one])
     command = f"python -m benchmarks.same_against_same --sweeps={sweeps} --jobs={jobs} --seed={seed}"
     page = readme(rows, sweep, command)
-    for name, text in (("verdicts.csv", rows.to_csv(index=False, lineterminator="\n")), ("README.md", page)):
-        with atomic(out / name) as path:
-            path.write_text(text, encoding="utf-8")
+    pages.write(out, {"verdicts.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
     click.echo(page)
     return 0
 
