@@ -36,6 +36,22 @@ class Value(click.ParamType):
         raise UserError(f"{flag(param)}={value!r} {self.problem}; accepted: {self.accepted}")
 
 
+class Several(click.ParamType):
+    """A comma list of what another type takes, as a tuple without repetitions."""
+
+    def __init__(self, inner: click.ParamType) -> None:
+        self.inner, self.name = inner, inner.name
+
+    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> object:
+        found: list[object] = []
+        for item in str(value).split(","):
+            one = self.inner.convert(item, param, context)
+            if one in found:
+                raise UserError(f"{flag(param)}={value!r}: {item.strip()} is given more than once; write it once")
+            found.append(one)
+        return tuple(found)
+
+
 def whole(low: int, high: int, **words: object) -> Value:
     """Return the type of a whole number from `low` to `high`."""
     accepted = f"a whole number from {low} to {high}"
@@ -82,7 +98,8 @@ def option(
 def command(declared: type, *more: type) -> Callable[[Callable], click.Command]:
     """Return a decorator that makes a click command of a function: the options are the fields of these dataclasses.
 
-    The function gets an instance of `declared`, and the options of the other classes by name.
+    The function gets an instance of `declared`, and the options of the other classes by name, but those that `declared`
+    has too.
     """
 
     def decorate(function: Callable) -> click.Command:
@@ -95,7 +112,8 @@ def command(declared: type, *more: type) -> Callable[[Callable], click.Command]:
         main.__doc__, main.__name__ = function.__doc__, function.__name__
         inherited = [one for base in declared.__mro__[1:] if is_dataclass(base) for one in _options(base)]
         first = [one for one in _options(declared) if one.name not in {base.name for base in inherited}]
-        for one in reversed([*first, *(one for cls in more for one in _options(cls)), *inherited]):
+        others = [one for cls in more for one in _options(cls) if one.name not in own]
+        for one in reversed([*first, *others, *inherited]):
             name = one.metadata["name"] or one.name
             main = click.option(f"--{name}", one.name, **one.metadata["settings"])(main)
         return click.command(context_settings={"help_option_names": ["-h", "--help"]})(main)

@@ -63,7 +63,7 @@ def print_plan(console: Console, plan: Plan, data: Images) -> None:
             f"the data has changed: {plan.altered} of the trials to train are finished with other images under the name "
             f"{data.name}; these have fingerprint {data.fingerprint[:16]}"
         )
-    _print_cells(console, sweep.trials, pending)
+    _print_cells(console, sweep, sweep.trials, pending)
     if sweep.confirm:
         most = len(sweep.longest) - total
         console.print(
@@ -72,7 +72,7 @@ def print_plan(console: Console, plan: Plan, data: Images) -> None:
         )
         if plan.lams:
             print_choice(console, plan)
-            _print_cells(console, [trial for trial in plan.trials if sweep.is_fresh(trial)], pending)
+            _print_cells(console, sweep, [trial for trial in plan.trials if sweep.is_fresh(trial)], pending)
             if todo and plan.chosen_by:
                 console.print(
                     f"{todo} trial(s) of the grid were missing when lam was chosen: they are trained now, and change "
@@ -92,11 +92,11 @@ def print_scopes(console: Console, sweep: Sweep, data: Images) -> None:
             console.print(scopes.describe(scope, model, len(data.classes)))
 
 
-def _print_cells(console: Console, trials: Sequence[Trial], pending: Set[str]) -> None:
+def _print_cells(console: Console, sweep: Sweep, trials: Sequence[Trial], pending: Set[str]) -> None:
     """Print a line per regularizer and lam: which seeds are `pending`, by trial key, and which are finished."""
     cells: dict[str, tuple[list[int], list[int]]] = {}
     for trial in trials:
-        cells.setdefault(trial.cell, ([], []))[trial.key not in pending].append(trial.seed)
+        cells.setdefault(sweep.cell(trial), ([], []))[trial.key not in pending].append(trial.seed)
     for cell, (train, finished) in cells.items():
         parts = [
             f"{word} seeds {format_seeds(part)}"
@@ -160,7 +160,7 @@ def _format_power(sweep: Sweep) -> str:
     """Return what the sweep will be able to show, where differences spread as is assumed."""
     from regbench.statistics.power import GAINS, SPREAD, power  # late: a plan is often read for something else
 
-    methods = len(sweep.methods)
+    methods = len(sweep.methods) // len(sweep.recipes)  # that are judged together
     if not sweep.confirm:
         least = seeds_needed(methods) + 1
         if len(sweep.seeds) < least:
@@ -190,13 +190,12 @@ def print_results(console: Console, plan: Plan, results: Mapping[str, Result]) -
 
     `results` are by trial key.
     """
-    grid = [results[trial.key] for trial in plan.sweep.trials if trial.key in results]
-    _print_table(console, "means over seeds", HEADINGS, table(grid))
+    _print_table(console, "means over seeds", HEADINGS, table(plan.sweep, results))
     if plan.lams:
         _print_table(console, "verdicts", FRESH_HEADINGS, fresh_table(plan.sweep, plan.lams, results))
     wrong = [result for result in results.values() if result.reason]
     for result in wrong[:MOST_REASONS]:
-        console.print(f"{result.status}: {result.trial.name}: {result.reason}")
+        console.print(f"{result.status}: {plan.sweep.name(result.trial)}: {result.reason}")
     if len(wrong) > MOST_REASONS:
         console.print(f"and {len(wrong) - MOST_REASONS} more; in MLflow: tags.`{schema.STATUS}` != 'ok'")
 
@@ -247,8 +246,8 @@ class _Running:
 class Progress(AbstractContextManager):
     """Shows `trials` as they run: a bar on a terminal, lines elsewhere; the remaining time is that of epochs so far."""
 
-    def __init__(self, trials: tuple[Trial, ...], console: Console) -> None:
-        self._console, self._trials = console, len(trials)
+    def __init__(self, sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
+        self._console, self._sweep, self._trials = console, sweep, len(trials)
         self._running: dict[Trial, _Running] = {}
         self._ended, self._said = 0, 0.0
         self._total = sum(trial.recipe.epochs for trial in trials)
@@ -306,4 +305,4 @@ class Progress(AbstractContextManager):
         self._ended += 1
 
     def _label(self, trial: Trial) -> str:
-        return f"({self._running[trial].position}/{self._trials}) {trial.name}"
+        return f"({self._running[trial].position}/{self._trials}) {self._sweep.name(trial)}"

@@ -50,7 +50,7 @@ class Plan:
 def make(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     """Return what is to be done of a sweep, by what is finished in the store's experiment (or all, for `rerun`)."""
     finished = finished_trials.of_recipes(store, sweep.recipes)
-    chosen_by, lams = finished_trials.choice(store, sweep.id) if sweep.confirm and not rerun else ("", {})
+    chosen_by, lams = finished_trials.choice(store, sweep) if sweep.confirm and not rerun else ("", {})
     plan = _advance(
         Plan(sweep, (), (), lams=lams, chosen_by=chosen_by, rerun=rerun),
         {},

@@ -25,11 +25,15 @@ class Result:
     reason: str = ""
 
 
-def table(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """Return a row of texts under HEADINGS per cell (regularizer and lam): means over seeds that have the metric."""
+def table(sweep: Sweep, results: Mapping[str, Result]) -> list[tuple[str, ...]]:
+    """Return a row of texts under HEADINGS per cell of the grid: means over seeds that have the metric.
+
+    `results` are by trial key.
+    """
     grouped: dict[str, list[Result]] = {}
-    for result in results:
-        grouped.setdefault(result.trial.cell, []).append(result)
+    for trial in sweep.trials:
+        if trial.key in results:
+            grouped.setdefault(sweep.cell(trial), []).append(results[trial.key])
     rows = []
     for cell, members in grouped.items():
         means = [_mean(members, name) for name in ("val/accuracy", "test/accuracy", "sparsity/exact")]
@@ -55,7 +59,14 @@ def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, R
         shown = (
             (f"{text.difference(own, base):+.2f}", *format_comparison(found)) if pairs else ("-", "-", found.verdict)
         )
-        rows.append((sweep.at(method, lams[method], 0).cell, str(len(pairs)), *map(text.percent, (own, base)), *shown))
+        rows.append(
+            (
+                sweep.cell(sweep.pair(method, lams[method], 0)[1]),
+                str(len(pairs)),
+                *map(text.percent, (own, base)),
+                *shown,
+            )
+        )
     return rows
 
 
@@ -70,7 +81,7 @@ def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, flo
     `results` are by trial key, `lams` the chosen ones by method. `unknown` is why the network's multiplications are not
     known, if so.
     """
-    lines = _markdown(HEADINGS, table([results[trial.key] for trial in sweep.trials if trial.key in results]))
+    lines = _markdown(HEADINGS, table(sweep, results))
     if lams:
         chosen = _plain(", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items()))
         looks = f"fresh seeds {format_seeds(sweep.confirm)}, judged after {', '.join(map(str, sweep.looks))}"

@@ -56,8 +56,7 @@ def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Co
             if plan.lams:
                 print_look(console, plan, results)
             plan = planning.proceed(plan, results, store)
-        works = (per_image(recipe.model, len(data.classes)) for recipe in plan.sweep.recipes)
-        unknown = next((work.unknown for work in works if work.unknown), "")
+        unknown = per_image(plan.sweep.recipes[0].model, len(data.classes)).unknown
         complete = all(result.status != "failed" for result in results.values())
         parent.end(describe(plan.sweep, results, plan.lams, unknown), complete)
     print_results(console, plan, results)
@@ -82,7 +81,7 @@ def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, console: Co
     """Train what is to be trained, and give its results."""
     if plan.todo:
         with (
-            Progress(plan.todo, console) as progress,
+            Progress(plan.sweep, plan.todo, console) as progress,
             closing(engine.train(plan.todo, data, resume=not plan.rerun)) as events,
         ):
             yield from _follow(events, writer, progress, plan)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from regbench.statistics.choice import Choice, choose
 from regbench.statistics.verdict import Comparison, judge
-from regbench.trial import BASELINE, Sweep, Trial
+from regbench.trial import Recipe, Sweep, Trial
 
 
 class Ended(Protocol):
@@ -25,7 +25,7 @@ def choices(sweep: Sweep, ended: Mapping[str, Ended]) -> dict[str, Choice]:
     for method in sweep.methods:
         cells: dict[float, list[Ended | None]] = {}
         for trial in sweep.trials:
-            if trial.method == method:
+            if sweep.method(trial) == method:
                 cells.setdefault(trial.lam, []).append(ended.get(trial.key))
         scores = {
             lam: [one.metrics.get("val/accuracy", math.nan) for one in trials]
@@ -40,8 +40,8 @@ def choices(sweep: Sweep, ended: Mapping[str, Ended]) -> dict[str, Choice]:
 def fresh(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended]) -> tuple[Trial, ...]:
     """Return the trials on fresh seeds that are needed, as far as those that have `ended` tell: up to the next look.
 
-    `lams` are the chosen ones of the methods. A method whose verdict is settled needs no more, and `none` goes on while
-    any does.
+    `lams` are the chosen ones of the methods. A method whose verdict is settled needs no more, and the `none` of a recipe
+    goes on while any of its methods does.
     """
     found: list[Trial] = []
     judged = compare(sweep, lams, ended)
@@ -49,18 +49,28 @@ def fresh(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended]) -
         pending = [method for method in lams if not (judged[method].settled and judged[method].looked <= before)]
         if not pending or any(trial.key not in ended for trial in found):
             break
-        found += [
-            sweep.at(method, lam, seed)
+        found += dict.fromkeys(
+            trial
             for seed in sweep.confirm[before:look]
-            for method, lam in [(BASELINE, 0.0), *((method, lams[method]) for method in pending)]
-        ]
+            for method in pending
+            for trial in sweep.pair(method, lams[method], seed)
+        )
     return tuple(found)
 
 
 def compare(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended]) -> dict[str, Comparison]:
-    """Return method -> its comparison with `none` on the fresh seeds, as far as trials have `ended`."""
-    family = {method: [own - base for own, base in pairs(sweep, method, lam, ended)] for method, lam in lams.items()}
-    return judge(family, sweep.looks)
+    """Return method -> its comparison with `none` on the fresh seeds, as far as trials have `ended`.
+
+    The methods of a recipe are a family: what another recipe shows changes nothing of their verdicts.
+    """
+    families: dict[Recipe, dict[str, list[float]]] = {}
+    for method, lam in lams.items():
+        differences = [own - base for own, base in pairs(sweep, method, lam, ended)]
+        families.setdefault(sweep.recipe(method), {})[method] = differences
+    found = {}
+    for family in families.values():
+        found |= judge(family, sweep.looks)
+    return {method: found[method] for method in lams}
 
 
 def pairs(sweep: Sweep, method: str, lam: float, ended: Mapping[str, Ended]) -> list[tuple[float, float]]:
@@ -70,8 +80,9 @@ def pairs(sweep: Sweep, method: str, lam: float, ended: Mapping[str, Ended]) -> 
     """
     found = []
     for seed in sweep.confirm:
-        both = [ended.get(sweep.at(name, at, seed).key) for name, at in ((method, lam), (BASELINE, 0.0))]
+        both = [ended.get(trial.key) for trial in sweep.pair(method, lam, seed)]
         if None in both:
             break
-        found.append(tuple(one.metrics.get("test/accuracy", math.nan) for one in both))
+        base, own = (one.metrics.get("test/accuracy", math.nan) for one in both)
+        found.append((own, base))
     return found

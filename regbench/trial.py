@@ -31,6 +31,7 @@ NEUTRAL = {
     "input_noise": 0.0,
 }
 NOTEBOOK = "notebook"
+RATE = real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100")
 MAX_EPOCHS = 1_000_000
 
 
@@ -48,7 +49,7 @@ class Recipe:
     model: str = option(NOTEBOOK, click.STRING, f"One of {', '.join(PACKAGED)}, or your own as pkg.module:Class.")
     epochs: int = option(30, whole(1, MAX_EPOCHS))
     batch_size: int = option(100, whole(1, 10**9))
-    lr: float = option(0.01, real(click.FloatRange(0, 100, min_open=True), "above 0, at most 100"), "Learning rate.")
+    lr: float = option(0.01, RATE, "Learning rate.")
     momentum: float = option(
         0.9, real(click.FloatRange(0, 1, max_open=True), "of 0 or more, below 1"), "Of the optimizer; Adam's beta1."
     )
@@ -156,14 +157,39 @@ class Sweep:
         fresh = [list(self.confirm), list(self.looks)] if self.confirm else []
         return digest(sorted(trial.key for trial in self.trials) + fresh)[:12]
 
-    @property
+    @cached_property
     def recipes(self) -> tuple[Recipe, ...]:
+        """Several are compared side by side, each with its own `none`; they differ in their learning rate alone."""
         return tuple(dict.fromkeys(trial.recipe for trial in self.trials))
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The regularizers beside `none`, as they are compared."""
-        return tuple(dict.fromkeys(trial.method for trial in self.trials if trial.regularizer != BASELINE))
+        """The regularizers beside `none`, as they are compared: see `method`."""
+        return tuple(self._arms)
+
+    def method(self, trial: Trial) -> str:
+        """Return the name under which a trial is compared in this sweep: with its learning rate if there are several."""
+        return f"{trial.method}{self._suffix(trial)}"
+
+    def cell(self, trial: Trial) -> str:
+        """Return a trial's name without its seed, with its learning rate if there are several."""
+        return f"{trial.cell}{self._suffix(trial)}"
+
+    def name(self, trial: Trial) -> str:
+        """Return a trial's name, with its learning rate if there are several."""
+        return f"{self.cell(trial)} seed={trial.seed}"
+
+    def _suffix(self, trial: Trial) -> str:
+        return f" lr={trial.recipe.lr:g}" if len(self.recipes) > 1 else ""
+
+    @cached_property
+    def _arms(self) -> dict[str, Trial]:
+        """The first trial of each method."""
+        arms: dict[str, Trial] = {}
+        for trial in self.trials:
+            if trial.regularizer != BASELINE:
+                arms.setdefault(self.method(trial), trial)
+        return arms
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -174,15 +200,23 @@ class Sweep:
         """Return whether a trial is one on a fresh seed, and not of the grid."""
         return trial.seed in self.confirm
 
-    def at(self, method: str, lam: float, seed: int) -> Trial:
-        """Return the trial of a method of the grid, or `none`, at a lam on a fresh seed."""
-        return replace(next(trial for trial in self.trials if trial.method == method), lam=lam, seed=seed)
+    def recipe(self, method: str) -> Recipe:
+        """Return the recipe of a method."""
+        return self._arms[method].recipe
+
+    def pair(self, method: str, lam: float, seed: int) -> tuple[Trial, Trial]:
+        """Return the trial of `none` and that of a method at a lam, both of the method's recipe, on a fresh seed."""
+        arm = self._arms[method]
+        return Trial(arm.recipe, BASELINE, 0.0, seed), replace(arm, lam=lam, seed=seed)
 
     @property
     def longest(self) -> tuple[Trial, ...]:
         """The grid and all trials that the fresh seeds can take, at any lam: a trial takes as long at every lam."""
-        lams = {trial.method: trial.lam for trial in self.trials}
-        return self.trials + tuple(self.at(method, lam, seed) for seed in self.confirm for method, lam in lams.items())
+        lams = {self.method(trial): trial.lam for trial in self.trials if trial.regularizer != BASELINE}
+        fresh = (
+            trial for seed in self.confirm for method, lam in lams.items() for trial in self.pair(method, lam, seed)
+        )
+        return self.trials + tuple(dict.fromkeys(fresh))
 
 
 def grid(
@@ -204,6 +238,13 @@ def grid(
         for name, lam in cells
     )
     return Sweep(trials, tuple(confirm), tuple(looks))
+
+
+def side_by_side(sweeps: Sequence[Sweep]) -> Sweep:
+    """Return the one sweep of several with the same seeds and looks, of other recipes or scopes."""
+    trials = dict.fromkeys(trial for sweep in sweeps for trial in sweep.trials)
+    order = {seed: place for place, seed in enumerate(sweeps[0].seeds)}
+    return replace(sweeps[0], trials=tuple(sorted(trials, key=lambda trial: order[trial.seed])))
 
 
 def method(regularizer: str, scope: str) -> str:

@@ -1,13 +1,15 @@
 """Which lams a grid chooses, and which trials on fresh seeds come next: pure functions of what has ended."""
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 
 from regbench import stages
 from regbench.results import Result
 from regbench.statistics.verdict import Verdict
-from regbench.trial import Recipe, grid
+from regbench.trial import Recipe, grid, side_by_side
 
 RECIPE = Recipe("d", "f" * 64, 100, 10)
 CELLS = [("none", 0.0), ("l1", 1e-4), ("l1", 1e-3), ("l2", 1e-2)]
@@ -111,3 +113,46 @@ def test_the_fresh_seeds_are_part_of_what_a_sweep_is():
     assert len({sweep.id for sweep in [SWEEP, *others]}) == 4
     assert grid(RECIPE, CELLS[::-1], [1, 0], confirm=range(5, 45), looks=(12, 24, 40)).id == SWEEP.id
     assert len(SWEEP.longest) == 8 + 3 * 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_several_recipes_in_one_sweep_are_as_sweeps_of_their_own(seed):
+    """Each chooses, goes on and is judged as if the other were not there."""
+    numbers = random.Random(seed)
+    spread = {lr: numbers.uniform(0, 0.03) for lr in (0.01, 0.1)}
+    drawn: dict[str, float] = {}
+
+    def accuracy(t):
+        gain = {"none": 0.0, "l1": 0.004, "l2": -0.01}[t.regularizer]
+        return drawn.setdefault(t.key, 0.5 + gain + numbers.gauss(0, spread[t.recipe.lr]))
+
+    def play(sweep):
+        results = ended(sweep.trials, accuracy)
+        lams = {method: choice.lam for method, choice in stages.choices(sweep, results).items()}
+        while missing := [t for t in stages.fresh(sweep, lams, results) if t.key not in results]:
+            results |= ended(missing, accuracy)
+        return set(results), lams, stages.compare(sweep, lams, results)
+
+    def alone(lr):
+        return grid(replace(RECIPE, lr=lr), CELLS, [0, 1], confirm=range(5, 45), looks=(12, 24, 40))
+
+    found, lams, compared = play(side_by_side([alone(0.01), alone(0.1)]))
+    assert set(lams) == {"l1 lr=0.01", "l2 lr=0.01", "l1 lr=0.1", "l2 lr=0.1"}
+    for lr in (0.01, 0.1):
+        own, own_lams, own_compared = play(alone(lr))
+        assert own <= found
+        found -= own
+        for method in ("l1", "l2"):
+            assert lams[f"{method} lr={lr}"] == own_lams[method]
+            assert compared[f"{method} lr={lr}"] == own_compared[method]
+    assert not found
+
+
+def test_scopes_in_one_sweep_are_methods_of_one_family():
+    parts = [grid(RECIPE, CELLS, [0, 1], scope, range(5, 45), (12, 24, 40)) for scope in ("all", "no_norm")]
+    sweep = side_by_side(parts)
+    assert sweep.methods == tuple(f"{name} scope={scope}" for scope in ("all", "no_norm") for name in ("l1", "l2"))
+    assert len(sweep.trials) == 2 + 2 * 2 * 3  # `none` is one, whatever the scope
+    assert [trial.seed for trial in sweep.trials] == [0] * 7 + [1] * 7
+    first = stages.fresh(sweep, dict.fromkeys(sweep.methods, 1e-3), {})
+    assert [trial.cell for trial in first[:5]] == ["none", *(f"{m[:2]} lam=1e-3{m[2:]}" for m in sweep.methods)]

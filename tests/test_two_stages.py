@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from regbench.run import run_plan
 from regbench.tracking import artifacts, schema
 from regbench.tracking.store import Store
 from regbench.training.events import Epoch, Failed, Started, Trained
-from regbench.trial import Recipe, grid
+from regbench.trial import Recipe, grid, side_by_side
 from tests.conftest import TINY
 
 TESTED = 200  # images
@@ -136,6 +137,41 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(sweep, images, after):
     third = Invented(accuracy)
     assert "better" in train(sweep, images, third)
     assert not third.trained and len(parents()) == 2
+
+
+@pytest.mark.parametrize("after", [15, 50, 1_000])
+def test_learning_rates_are_compared_side_by_side(sweep, images, after):
+    """In one sweep, under one run; with the larger lr the other lam of l1 is the better one."""
+
+    def best(trial) -> float:
+        return accuracy(trial) + (100 * trial.lam * (trial.regularizer == "l1") if trial.recipe.lr == 0.1 else 0)
+
+    recipes = [replace(sweep.recipes[0], lr=lr) for lr in (0.01, 0.1)]
+    both = side_by_side([replace(sweep, trials=tuple(replace(t, recipe=r) for t in sweep.trials)) for r in recipes])
+    first = Invented(best, most=after)
+    if after < 100:
+        with pytest.raises(KeyboardInterrupt):
+            train(both, images, first)
+    text = train(both, images, Invented(best))
+    who = (
+        "an earlier start has chosen: l1 lr=0.01 1e-4, "
+        if after == 50
+        else "chosen on validation: l1 lr=0.01 1e-4 (validation"
+    )
+    assert f"lam, {who}" in text
+    assert "after 8 fresh seeds: l1 lr=0.01 +10.00 pp" in text and "l1 lam=1e-3 lr=0.1" in text
+    runs = trials(both)
+    assert len(runs) == 2 * 58 and "l1 lam=1e-4 lr=0.01 seed=0" in runs and "none lr=0.1 seed=21" in runs
+    newest = parents()[-1]
+    assert {run.data.tags[schema.PARENT] for run in runs.values()} == {newest.info.run_id}
+    assert json.loads(newest.data.tags[schema.CHOICE]) == {
+        recipes[0].id: {"l1": 1e-4, "l2": 1e-3},
+        recipes[1].id: {"l1": 1e-3, "l2": 1e-3},
+    }
+    # the trials are those of a sweep of one learning rate, which has nothing left to train
+    engine = Invented(best)
+    train(replace(sweep, trials=tuple(replace(t, recipe=recipes[1]) for t in sweep.trials)), images, engine)
+    assert not engine.trained
 
 
 def test_a_choice_is_never_made_again(sweep, images):

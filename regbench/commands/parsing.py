@@ -87,22 +87,25 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def scope(text: str) -> str:
-    """Return what is regularized: one of SCOPES, or patterns of parameters' names, sorted, so that their order is none."""
-    if text.strip() in SCOPES:
-        return text.strip()
+def scopes(text: str) -> tuple[str, ...]:
+    """Return what is regularized, to be compared: some of SCOPES, or one scope of patterns of parameters' names.
+
+    Patterns are sorted, so that their order is none.
+    """
     accepted = (
-        f"accepted: {', '.join(SCOPES)}, or patterns of parameters' names separated by commas, as in conv*,l1.weight"
+        f"accepted: one or more of {', '.join(SCOPES)}, or patterns of parameters' names separated by commas, as in "
+        "conv*,l1.weight"
     )
     found = _items("scope", text, accepted)
+    named = set(found) <= set(SCOPES)
     for item in found:
-        if item in SCOPES:
-            raise UserError(f"scope={text!r}: {item} stands alone; {accepted}")
+        if item in SCOPES and not named:
+            raise UserError(f"scope={text!r}: {item} does not go with patterns; {accepted}")
         if not re.fullmatch(r"[\w.*?\[\]!-]+", item, re.ASCII):
             raise UserError(f"scope={text!r}: {item!r} is not a pattern of letters, digits and _.-*?[]!; {accepted}")
         if found.count(item) > 1:
             raise UserError(f"scope={text!r}: {item} is given more than once; write it once")
-    return ",".join(sorted(found))
+    return tuple(found) if named else (",".join(sorted(found)),)
 
 
 def _items(option: str, text: str, accepted: str) -> list[str]:

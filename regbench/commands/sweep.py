@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regbench import regularizers
-from regbench.click_fields import AUTO, command, images, option, switch
+from regbench.click_fields import AUTO, Several, command, images, option, switch
 from regbench.commands import parsing, pipeline
 from regbench.commands.pipeline import TrainingOptions
 from regbench.errors import UserError
 from regbench.statistics.looks import CONFIRM, schedule
-from regbench.trial import BASELINE, Recipe, default_val_size, format_seeds, grid, seeds_option
+from regbench.trial import BASELINE, RATE, Recipe, default_val_size, format_seeds, grid, seeds_option, side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,12 @@ class SweepOptions(TrainingOptions):
         f"Fresh seeds, on which the chosen lam is compared with `none`: at most so many, judged in looks; a list, as "
         f"10-19, judged once; 0: the grid alone; auto: {CONFIRM}, 0 where there is nothing to compare or choose.",
     )
-    scope: str = option(
+    lr: tuple[float, ...] = option("0.01", Several(RATE), "Learning rates, a comma list, to be compared side by side.")
+    scope: tuple[str, ...] = option(
         "weights",
-        parsing.scope,
-        "What is regularized: weights (tensors of two dimensions and more), all parameters, no_norm (all but those of "
-        "normalization layers), or patterns of names as in conv*,l1.weight.",
+        parsing.scopes,
+        "What is regularized: one or more of weights (tensors of two dimensions and more), all parameters, no_norm (all "
+        "but those of normalization layers); or patterns of names as in conv*,l1.weight.",
     )
     val_size: int | None = option(
         AUTO, images(auto=None), "Images held out of the training images for validation; auto: a tenth."
@@ -56,9 +57,11 @@ def main(options: SweepOptions, **chosen: object) -> None:
     val_size = options.val_size
     if val_size is None:
         val_size = default_val_size(train_size, len(data.classes))
-    recipe = Recipe(data.name, data.fingerprint, train_size, val_size, **chosen)
     fresh, looks = fresh_seeds(options, cells, val_size)
-    sweep = grid(recipe, cells, options.seeds, options.scope, fresh, looks)
+    recipes = [Recipe(data.name, data.fingerprint, train_size, val_size, lr=lr, **chosen) for lr in options.lr]
+    sweep = side_by_side(
+        [grid(recipe, cells, options.seeds, scope, fresh, looks) for recipe in recipes for scope in options.scope]
+    )
     results = pipeline.train(prepared, options, sweep, f"sweep {','.join(options.reg)}")
     sys.exit(int(any(result.status == "failed" for result in results)))
 
@@ -90,4 +93,4 @@ def fresh_seeds(
     first = max(options.seeds) + 1
     if first + wanted - 1 > parsing.MAX_SEED:
         raise UserError(f"confirm={wanted}: there are not so many seeds after {first - 1}; give a list of others")
-    return tuple(range(first, first + wanted)), schedule(wanted, len(compared)) if wanted else ()
+    return tuple(range(first, first + wanted)), schedule(wanted, len(compared) * len(options.scope)) if wanted else ()

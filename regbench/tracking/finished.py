@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regbench.tracking import schema
 from regbench.tracking.store import Store
-from regbench.trial import Recipe, Trial
+from regbench.trial import Recipe, Sweep, Trial
 
 if TYPE_CHECKING:  # MLflow takes two seconds to import
     from mlflow.entities import Run
@@ -44,12 +43,13 @@ def search(store: Store, trials: Sequence[Trial], others: int) -> dict[str, Fini
     return {trial.key: found[trial.key] for trial in trials if trial.key in found}
 
 
-def choice(store: Store, sweep_id: str) -> tuple[str, dict[str, float]]:
+def choice(store: Store, sweep: Sweep) -> tuple[str, dict[str, float]]:
     """Return the run of an earlier start of this sweep that has chosen lams, and these, by method; empty if none has."""
-    starts = store.search(f"{schema.where(schema.KIND, 'sweep')} and {schema.where(schema.SWEEP, sweep_id)}")
+    starts = store.search(f"{schema.where(schema.KIND, 'sweep')} and {schema.where(schema.SWEEP, sweep.id)}")
     for run in reversed(starts):
         if schema.CHOICE in run.data.tags:
-            return run.data.tags.get(schema.CHOSEN_BY, run.info.run_id), json.loads(run.data.tags[schema.CHOICE])
+            lams = schema.chosen(sweep, run.data.tags[schema.CHOICE])
+            return run.data.tags.get(schema.CHOSEN_BY, run.info.run_id), lams
     return "", {}
 
 

@@ -20,7 +20,7 @@ STAGE = "regbench.stage"  # on a trial, also as the value of its sweeps' tags
 GRID, CONFIRMATION = "grid", "confirm"  # a trial's stage
 CONFIRM = "regbench.confirm"  # on a sweep: its fresh seeds, as in 3-42
 LOOKS = "regbench.looks"  # on a sweep: after how many of them it is judged, as in 12,24,40
-CHOICE = "regbench.choice"  # on a sweep: regularizer -> chosen lam, as JSON
+CHOICE = "regbench.choice"  # on a sweep: regularizer -> chosen lam, as JSON; of several recipes, recipe's id -> that
 CHOSEN_BY = "regbench.chosen_by"  # on a sweep that goes on with the choice of an earlier start: that one's run
 DATASET = "regbench.dataset"
 FINGERPRINT = "regbench.fingerprint"
@@ -114,6 +114,28 @@ def trial_params(trial: Trial) -> dict[str, str]:
     recipe.pop("fingerprint")
     fields["lam"] = format_lam(trial.lam)
     return {name: str(value) for name, value in (fields | recipe).items()}
+
+
+def choice(sweep: Sweep, lams: Mapping[str, float]) -> str:
+    """Return the text of the tag CHOICE for the chosen lams by method of the sweep."""
+    found: dict[str, dict[str, float]] = {}
+    for method, lam in lams.items():
+        arm = sweep.pair(method, lam, 0)[1]
+        found.setdefault(arm.recipe.id, {})[arm.method] = lam
+    return json.dumps(found if len(sweep.recipes) > 1 else next(iter(found.values()), {}))
+
+
+def chosen(sweep: Sweep, text: str) -> dict[str, float]:
+    """Return the lams by method of the sweep from the text of its tag CHOICE."""
+    found = json.loads(text)
+    if len(sweep.recipes) == 1:
+        return found
+    arms = {method: sweep.pair(method, 0.0, 0)[1] for method in sweep.methods}
+    return {
+        method: found[arm.recipe.id][arm.method]
+        for method, arm in arms.items()
+        if arm.method in found.get(arm.recipe.id, {})
+    }
 
 
 def outcome_tags(status: str, reason: str = "", node: str = "") -> dict[str, str]:

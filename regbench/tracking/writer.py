@@ -59,7 +59,7 @@ class Writer:
         self._check()
         record = Record(
             uuid.uuid4().hex,
-            trial.name,
+            self._context.sweep.name(trial),
             start=_now(),
             tags=self._context.trial_tags(trial, self._parent),
             params=schema.trial_params(trial),
@@ -105,7 +105,8 @@ class Writer:
         )
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
-        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, trial.name, opened.metrics))
+        name = record.name
+        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, name, opened.metrics))
         saved.add_done_callback(lambda _: self._memory.release())
 
     def fail(self, trial: Trial, reason: str) -> None:
@@ -123,7 +124,9 @@ class Writer:
         run `chosen_by` has them.
         """
         self._check()
-        tags = {schema.CHOICE: json.dumps(lams)} | ({schema.CHOSEN_BY: chosen_by} if chosen_by else {})
+        tags = {schema.CHOICE: schema.choice(self._context.sweep, lams)} | (
+            {schema.CHOSEN_BY: chosen_by} if chosen_by else {}
+        )
         rows = {name: {format_lam(lam): mean for lam, mean in found.items()} for name, found in means.items()}
 
         def write(folder: Path) -> None:

@@ -60,9 +60,8 @@ def test_names_are_patterns_of_themselves(some):
 
 @given(st.lists(st.text("abc.*?[]!1", min_size=1, max_size=4), min_size=1, max_size=4, unique=True))
 def test_the_order_of_patterns_has_no_meaning(patterns):
-    found = parsing.scope(", ".join(patterns))
-    assert found == parsing.scope(",".join(reversed(patterns)))
-    assert parsing.scope(found) == found
+    (found,) = parsing.scopes(", ".join(patterns))
+    assert (found,) == parsing.scopes(",".join(reversed(patterns))) == parsing.scopes(found)
     for name in ("a.b", "c1", "abc.a"):
         assert any(fnmatchcase(name, one) for one in found.split(",")) == any(
             fnmatchcase(name, one) for one in patterns
@@ -71,7 +70,11 @@ def test_the_order_of_patterns_has_no_meaning(patterns):
 
 @pytest.mark.parametrize("text", SCOPES)
 def test_words_are_taken_as_they_are(text):
-    assert parsing.scope(f" {text} ") == text
+    assert parsing.scopes(f" {text} ") == (text,)
+
+
+def test_several_words_are_several_scopes():
+    assert parsing.scopes("no_norm, all") == ("no_norm", "all")
 
 
 def test_what_is_not_trained_is_in_no_scope():
