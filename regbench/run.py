@@ -125,7 +125,7 @@ def _follow(events: Iterator[Event], writer: Writer, progress: Progress, plan: P
                     found.metrics,
                     event.weights,
                     found.layers,
-                    schema.outcome_tags(found.status, found.reason, event.node),
+                    schema.outcome_tags(found.status, found.reason, event.node, event.together),
                     replaces=old.run_id if old else "",
                 )
                 progress.end(trial, _summarize(found, event.node))

@@ -25,7 +25,7 @@ def select(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str,
 
         device = ray.connect(device)
     for recipe in sweep.recipes:
-        if recipe.precision == "tf32":  # the one that not every device has
+        if recipe.precision in ("tf32", "bf16"):  # which not every device has
             import torch
 
             from regbench.training import precision

@@ -1,9 +1,11 @@
 """Trials in stacks, one stack after the other: the fast engine for a GPU."""
 
 import gc
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +29,9 @@ from regbench.trial import Trial
 # a crash loses a stack, so it is no larger than what fills the device
 LARGEST = {"cuda": 128, "cpu": 8}
 ENGINE = "stacked"
-# of the free memory: the rest is for the results and for what torch keeps for itself
+# of the memory: the rest is for the results, for what torch keeps for itself and for other programs
 SHARE = 0.6
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def measure(engine: Engine, trials: Sequence[Trial], data: Images) -> float:
 
 
 def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, resume: bool = True) -> Iterator[Event]:
-    """Train `trials` in stacks of up to `size` (None: as many as the free memory takes), with the events of `sequential`.
+    """Train `trials` in stacks of up to `size` (None: as many as the memory takes), with the events of `sequential`.
 
     A trial's time is its share of the stack's. A stack that does not fit, or raises, is trained again in two halves, so
     that in the end only the trial that is to blame is Failed; no event is passed on twice. Stacks
@@ -68,7 +71,7 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
         cut_off = _cut_off(members, data)
         resumed = {trial for part in cut_off for trial in part.open}
         left = [trial for trial in members if trial not in resumed]
-        pending = deque([*cut_off, *_parts(left, size or capacity(members[0], data))])
+        pending = deque([*cut_off, *_parts(left, size or _fitting(members[0], data))])
         while pending:
             part = pending.popleft()
             try:
@@ -81,7 +84,10 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
             # outside the handler, whose traceback would keep the stack's tensors alive
             gc.collect()
             if data.device.type == "cuda":
-                torch.cuda.empty_cache()
+                with suppress(
+                    RuntimeError
+                ):  # after some errors a GPU refuses everything: what comes fails with its reason
+                    torch.cuda.empty_cache()
             left = [trial for trial in part.trials if trial in part.open and not attempts[trial].ended]
             if len(left) == 1 and len(part.trials) == 1:
                 yield from attempts[left[0]].fail(reason)
@@ -94,15 +100,25 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
                 pending.extendleft(reversed(_parts(left, half)))
 
 
+def _fitting(trial: Trial, data: DeviceData) -> int:
+    """Return `capacity`; 1 for a network that cannot be run there, so that each of its trials says why."""
+    try:
+        return capacity(trial, data)
+    except Exception as error:
+        log.warning("trials are not stacked: %s", one_line(error))
+        return 1
+
+
 def capacity(trial: Trial, data: DeviceData) -> int:
-    """Return how many trials like this one the device's free memory takes, at least 1.
+    """Return how many trials like this one the device's memory takes, at least 1.
 
     Counted are weights, gradients, what the optimizer keeps and makes of the same size, averages of the weights and those
-    of the best epoch, if any, and twice what the forward pass keeps.
+    of the best epoch, if any, and twice what the forward pass keeps. It goes by the memory that the device has, not by
+    what is free, so that a sweep that is started again makes the same stacks; one that does not fit is halved.
     """
     cpu = data.device.type == "cpu"
-    free = psutil.virtual_memory().available if cpu else torch.cuda.mem_get_info(data.device)[0]
-    return max(1, min(LARGEST[data.device.type], int(SHARE * free / bytes_per_trial(trial, data))))
+    memory = psutil.virtual_memory().total if cpu else torch.cuda.mem_get_info(data.device)[1]
+    return max(1, min(LARGEST[data.device.type], int(SHARE * memory / bytes_per_trial(trial, data))))
 
 
 def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
@@ -115,9 +131,10 @@ def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
         return tensor
 
     images = data.train_images[: trial.recipe.batch_size][None]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        stack.logits(images, training=True)
     recipe = trial.recipe
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with precision.settings(recipe.precision, data.device), saved:
+        stack.logits(images, training=True)
     copies = 2 + RULES[recipe.optimizer].copies + (recipe.average != "none") + (recipe.val_size > 0)
     return 2 * sum(stored.values()) + copies * sum(w.nbytes for w in stack.state.values())
 

@@ -30,6 +30,7 @@ VERSION = "regbench.version"
 STATUS = "regbench.status"  # ok, diverged, collapsed, failed or interrupted
 REASON = "regbench.reason"
 NODE = "regbench.node"  # on a trial that was trained on a cluster: the machine, and Ray's id of the node
+TOGETHER = "regbench.together"  # on a trial that was trained in a stack: of how many, which decides how it is rounded
 OWNER = "regbench.owner"  # the process that writes the run
 TOKEN = "regbench.token"  # identifies a run before the store has given it an id
 HEARTBEAT = "regbench.heartbeat"  # on a sweep: when its process was last alive, in ms
@@ -138,9 +139,12 @@ def chosen(sweep: Sweep, text: str) -> dict[str, float]:
     }
 
 
-def outcome_tags(status: str, reason: str = "", node: str = "") -> dict[str, str]:
-    """Return the tags of a trial that has ended, finished or failed; `node` is the machine of a cluster."""
-    tags = {STATUS: status, REASON: reason, NODE: node}
+def outcome_tags(status: str, reason: str = "", node: str = "", together: int = 1) -> dict[str, str]:
+    """Return the tags of a trial that has ended, finished or failed.
+
+    `node` is the machine of a cluster, `together` the size of its stack.
+    """
+    tags = {STATUS: status, REASON: reason, NODE: node, TOGETHER: str(together) if together > 1 else ""}
     return {name: value for name, value in tags.items() if value}
 
 

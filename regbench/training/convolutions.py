@@ -24,7 +24,8 @@ def grouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def unfolded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """As `grouped`, by a batched product with the unfolded patches."""
     count, size = x.shape[0], x.shape[-2:]
-    patches = F.unfold(x.flatten(0, 1), 3, padding=1).unflatten(0, (count, -1))
+    # as one image: of several each would be a kernel of its own
+    patches = F.unfold(x.reshape(1, -1, *size), 3, padding=1).view(*x.shape[:2], -1, size.numel())
     y = weight.flatten(2)[:, None] @ patches
     pooled = F.max_pool2d(y.flatten(0, 1).unflatten(2, size), 2).unflatten(0, (count, -1))
     return F.relu(pooled + bias[:, None, :, None, None])
@@ -59,7 +60,8 @@ def _measured(kind: str, batch: int, count: int, device: torch.device) -> str:
     for name, convolution in CONVOLUTIONS.items():
         layers = [(3, 16, 32), (16, 32, 16)]
         try:
-            seconds[name] = sum(_seconds(convolution, *layer, kind, batch, count, device) for layer in layers)
+            with precision.settings(kind, device):
+                seconds[name] = sum(_seconds(convolution, *layer, kind, batch, count, device) for layer in layers)
         except RuntimeError:  # too large for the device, or not there for this precision
             continue
     fastest = min(seconds, key=seconds.__getitem__, default="grouped")

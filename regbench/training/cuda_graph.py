@@ -21,8 +21,14 @@ class Recording:
     def __init__(self, work: Callable[[Tensor], None], given: Tensor) -> None:
         self._given = given.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(given.device), torch.cuda.graph(self._graph):
-            work(self._given)
+        with torch.cuda.device(given.device):
+            stream = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(self._graph):
+                    work(self._given)
+            except BaseException:  # where a recording cannot be ended, torch leaves its stream in the place of this one
+                torch.cuda.set_stream(stream)
+                raise
 
     def fits(self, given: Tensor) -> bool:
         """Return whether `given` has the shape that was recorded."""

@@ -37,7 +37,7 @@ class Trained:
     share of it. `pruned` is the accuracy on the test images after zeroing a share of the weights (see pruning.curves),
     empty if the weights or what they predict are not finite. `node` is the machine of a cluster that trained it.
     `best_epoch` is that of the best validation accuracy, and `best_logits` what the network of then makes of the test
-    images; 0 and None without a validation part.
+    images; 0 and None without a validation part. `together` is how many trials were trained as one stack with it.
     """
 
     trial: Trial
@@ -53,6 +53,7 @@ class Trained:
     node: str = ""
     best_epoch: int = 0
     best_logits: torch.Tensor | None = None
+    together: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 
 from regbench.errors import UserError
+
+# of NVIDIA's GPUs, from which on they multiply with factors of tf32 and bf16: before, tf32 is float32, and bf16 emulated
+LEAST_CAPABILITY = (8, 0)
 
 
 def check(precision: str, device: torch.device) -> None:
@@ -15,6 +18,15 @@ def check(precision: str, device: torch.device) -> None:
         raise UserError(
             f"precision='tf32' needs a CUDA GPU, this is {device.type}; accepted here: float32, bf16, float64"
         )
+    # a cluster's GPUs are not this machine's
+    if precision in ("tf32", "bf16") and device.type == "cuda" and torch.cuda.is_available():
+        found = torch.cuda.get_device_capability(device)
+        if found < LEAST_CAPABILITY:
+            name = f"{torch.cuda.get_device_name(device)} has {found[0]}.{found[1]}"
+            raise UserError(
+                f"precision={precision!r} needs a GPU of compute capability 8.0 or more, {name}; accepted here: float32, "
+                "float64"
+            )
 
 
 def dtype(precision: str) -> torch.dtype:
@@ -43,13 +55,33 @@ def settings(precision: str, device: torch.device) -> Iterator[None]:
         return
     # cuBLAS reads it when the first handle is made; the documented value for determinism
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    products, tf32 = torch.get_float32_matmul_precision(), precision == "tf32"
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    cudnn, kind = torch.backends.cudnn, "tf32" if precision == "tf32" else "ieee"
+    wanted = (
+        (torch.backends.cuda.matmul, "fp32_precision", kind),
+        (cudnn.conv, "fp32_precision", kind),
+        (cudnn.rnn, "fp32_precision", kind),
+        (cudnn, "enabled", True),
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+        # else deterministic algorithms write NaN into all memory that is allocated
+        (torch.utils.deterministic, "fill_uninitialized_memory", False),
+    )
+    with ExitStack() as put_back:
+        for owner, name, _ in wanted:
+            put_back.callback(setattr, owner, name, getattr(owner, name))
+        # the older names of the same: a network of the user's may read them, which raises where both disagree; here too,
+        # if the user's code has left them so
+        with suppress(RuntimeError):
+            put_back.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        with suppress(RuntimeError):
+            put_back.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+        torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+        cudnn.allow_tf32 = kind == "tf32"
+        for owner, name, value in wanted:
+            setattr(owner, name, value)
+        only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        put_back.callback(
+            torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled(), warn_only=only_warned
+        )
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        yield

@@ -1,5 +1,6 @@
 """K trials of one recipe, of any regularizers, lams and seeds, in training as one network: a step, an epoch, a result."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from regbench import regularizers
+from regbench import networks, regularizers
 from regbench.data.images import Images
 from regbench.data.split import split
+from regbench.errors import one_line
 from regbench.training import augment, average, cuda_graph, normalization, precision, scope, stacked_networks
 from regbench.training.best import Best
 from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
@@ -27,6 +29,7 @@ from regbench.trial import Recipe, Trial
 
 # steps before one is recorded: the first ones set up what must not be set up while recording
 WARM_UP = 3
+log = logging.getLogger(__name__)
 
 
 class Training:
@@ -144,10 +147,17 @@ class Training:
             and self.steps >= WARM_UP
             and chosen.shape[1] == self.recipe.batch_size
         ):
-            self.recording = cuda_graph.Recording(self.batch, chosen)
+            self._begin_recording(chosen)
         work = self.recording if self.recording is not None and self.recording.fits(chosen) else self.batch
         work(chosen)
         self.steps += 1
+
+    def _begin_recording(self, chosen: torch.Tensor) -> None:
+        try:
+            self.recording = cuda_graph.Recording(self.batch, chosen)
+        except Exception as error:  # as for want of memory, of which a recording takes more
+            self.record = False
+            log.warning("steps are not recorded: %s", one_line(error))
 
     def batch(self, chosen: torch.Tensor) -> None:
         """Train on a batch of `order` and add to `sums`."""
@@ -190,6 +200,7 @@ class Training:
             pruned=pruned,
             best_epoch=int(self.best.epochs[row]) if self.best else 0,
             best_logits=logits[2],
+            together=len(self.trials),
         )
 
 
@@ -214,15 +225,18 @@ def seconds_per_step(trials: Sequence[Trial], data: Images, device: torch.device
 def recordable(trials: Sequence[Trial], data: DeviceData) -> bool:
     """Return whether the steps of stacks of such trials, of one recipe, are to be recorded.
 
-    They are on a GPU where that is seen to give the same weights, but not with a plug-in, which may do on the host what a
-    recording would not do again, nor with random numbers drawn in a step, which it would repeat.
+    They are on a GPU where that is seen to give the same weights, but not with a network or regularizer of the user's,
+    which may do on the host what a recording would not do again, nor with random numbers drawn in a step, which it would
+    repeat.
     """
-    if data.device.type != "cuda" or trials[0].recipe.input_noise:
+    recipe = trials[0].recipe
+    if data.device.type != "cuda" or recipe.input_noise or recipe.model not in networks.PACKAGED:
         return False
     for name in {trial.regularizer for trial in trials}:
         if regularizers.is_plugin(name) or any(map(regularizers.find(name).has, STREAMS)):
             return False
-    return faithful(trials[0].recipe, data)
+    with precision.settings(recipe.precision, data.device):
+        return faithful(recipe, data)
 
 
 def faithful(recipe: Recipe, data: DeviceData) -> bool:

@@ -180,6 +180,8 @@ def test_the_settings_of_torch_are_put_back(kind, products, monkeypatch):
             torch.backends.cudnn.allow_tf32,
             torch.backends.cudnn.benchmark,
             torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.conv.fp32_precision,
+            torch.utils.deterministic.fill_uninitialized_memory,
         )
 
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
@@ -193,7 +195,8 @@ def test_the_settings_of_torch_are_put_back(kind, products, monkeypatch):
 
     with pytest.raises(RuntimeError, match="a step"):
         step()
-    assert found == [(True, True, products, kind == "tf32", False, True), ":4096:8"]
+    tf32 = kind == "tf32"
+    assert found == [(True, True, products, tf32, False, True, "tf32" if tf32 else "ieee", False), ":4096:8"]
     assert state() == before
     with precision.settings(kind, CPU):
         assert state() == before

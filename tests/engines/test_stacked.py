@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import weakref
 
+import psutil
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -308,9 +309,43 @@ def test_as_many_trials_as_the_memory_takes(recipe, images, monkeypatch):
     kept = sum(p.nbytes for p in stacked_networks.build([trial], 4, CPU).state.values())
     assert size > 4 * kept  # activations are counted too
     for fit in (0.5, 3.5, 1000):
-        free = type("Memory", (), {"available": fit * size / stacked.SHARE})
-        monkeypatch.setattr(stacked.psutil, "virtual_memory", lambda free=free: free)
+        memory = type("Memory", (), {"total": fit * size / stacked.SHARE})
+        monkeypatch.setattr(stacked.psutil, "virtual_memory", lambda memory=memory: memory)
         assert stacked.capacity(trial, device_data) == min(stacked.LARGEST["cpu"], max(1, int(fit)))
+
+
+def test_the_same_stacks_are_made_whatever_else_the_machine_does(recipe, images, monkeypatch):
+    """By the memory that there is: with what is free, a sweep that is started again would round otherwise."""
+    device_data, trial = DeviceData(images, CPU), Trial(recipe, "none", 0.0, 0)
+    found = psutil.virtual_memory()
+    monkeypatch.setattr(stacked.psutil, "virtual_memory", lambda: found._replace(available=1))
+    assert stacked.capacity(trial, device_data) == stacked.LARGEST["cpu"]
+
+
+def test_a_network_that_runs_nowhere_fails_as_trials_and_the_others_go_on(recipe, images, monkeypatch):
+    """As one that mixes devices on a GPU, which is first seen where stacks are sized."""
+    bad = dataclasses.replace(recipe, model="tests.networks:RaisesInTraining", epochs=1)
+    good = dataclasses.replace(recipe, epochs=1)
+    trials = [Trial(each, "none", 0.0, seed) for each in (bad, good) for seed in (0, 1)]
+    events = list(stacked.train(trials, DeviceData(images, CPU)))
+    assert {event.trial for event in events if isinstance(event, Failed)} == set(trials[:2])
+    assert set(trained(events)) == set(trials[2:])
+    assert {event.together for event in events if isinstance(event, Trained)} == {2}
+
+
+def test_a_gpu_that_refuses_everything_ends_trials_and_not_the_sweep(recipe, images, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    device_data = DeviceData(images, CPU)
+    device_data.device = torch.device("cuda")
+    monkeypatch.setattr(stacked, "_train_stack", refuse)
+    monkeypatch.setattr(stacked, "recordable", lambda *_: False)
+    monkeypatch.setattr(stacked.checkpoint, "stacks", lambda *_: [])
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    trials = mixed(recipe, 3)
+    events = list(stacked.train(trials, device_data, 3))
+    assert {event.trial for event in events if isinstance(event, Failed)} == set(trials)
 
 
 def test_a_product_is_the_gradient_that_it_stands_for(recipe):

@@ -1,6 +1,7 @@
 """Recorded steps, by a recording that runs the work again where a GPU would replay it."""
 
 import dataclasses
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -41,6 +42,13 @@ class Forgets(Faked):
 class Refused(Faked):
     def __init__(self, work, given) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@contextmanager
+def holding(kept: list, value: str):
+    kept.append(value)
+    yield
+    kept.remove(value)
 
 
 @pytest.fixture
@@ -85,13 +93,29 @@ def test_a_recording_is_used_only_where_it_gives_the_same(recipe, images, monkey
         assert stack.faithful(dataclasses.replace(recipe, **options), DeviceData(images, CPU)) is faithful
 
 
-def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
-    monkeypatch.setattr(stack, "faithful", lambda *_: True)
+def test_a_step_that_cannot_be_recorded_is_done_each_time(recipe, images, monkeypatch, caplog):
+    monkeypatch.setattr(cuda_graph, "Recording", Refused)
     device_data = DeviceData(images, CPU)
-    trials = [Trial(recipe, "l1", 1e-3, 0)]
+    plain, refused = (stack.Training([Trial(recipe, "l1", 1e-3, 0)], device_data, record) for record in (False, True))
+    for epoch in (1, 2, 3):
+        plain.epoch(epoch), refused.epoch(epoch)
+    assert caplog.text.count("steps are not recorded: operation not permitted when stream is capturing") == 1
+    for name, w in plain.state.items():
+        assert torch.equal(w, refused.state[name]), name
+
+
+def test_only_packaged_networks_and_regularizers_on_a_gpu_are_recorded(recipe, images, monkeypatch):
+    """One of the user's may count its steps, which a recording would not."""
+    settings = []
+    monkeypatch.setattr(stack, "faithful", lambda *_: settings == ["float32"])
+    monkeypatch.setattr(stack.precision, "settings", lambda kind, _: holding(settings, kind))
+    packaged = dataclasses.replace(recipe, model="notebook")
+    device_data = DeviceData(images, CPU)
+    trials = [Trial(packaged, "l1", 1e-3, 0)]
     assert not stack.recordable(trials, device_data)
     device_data.device = torch.device("cuda")
     assert stack.recordable(trials, device_data)
+    assert not stack.recordable([Trial(recipe, "l1", 1e-3, 0)], device_data)
     assert not stack.recordable([*trials, dataclasses.replace(trials[0], regularizer="tests.plugins:Log")], device_data)
 
 
@@ -99,6 +123,8 @@ def test_only_packaged_regularizers_on_a_gpu_are_recorded(recipe, images, monkey
 def test_steps_that_draw_random_numbers_are_not_recorded(recipe, images, monkeypatch, name):
     """A replayed one would draw the same again; moves of images are drawn before."""
     monkeypatch.setattr(stack, "faithful", lambda *_: True)
+    monkeypatch.setattr(stack.precision, "settings", lambda *_: nullcontext())
+    recipe = dataclasses.replace(recipe, model="notebook")
     device_data = DeviceData(images, CPU)
     device_data.device = torch.device("cuda")
     plain, drawing = Trial(recipe, "l1", 1e-3, 0), Trial(recipe, name, 0.1, 0)

@@ -1,5 +1,6 @@
 import json
 import platform
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -57,7 +58,21 @@ def gpu(monkeypatch):
     asked = {"name": "H100", "cudnn": 90000, "measured": []}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: asked["name"])
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: asked["cudnn"])
-    monkeypatch.setattr(convolutions, "_seconds", lambda convolution, *_: asked["measured"].append(convolution) or 1.0)
+    settings = []
+
+    @contextmanager
+    def taken(kind, _):
+        settings.append(kind)
+        yield
+        settings.clear()
+
+    def measure(convolution, *_):
+        assert settings == ["float32"]  # else other algorithms are timed than those of the training
+        asked["measured"].append(convolution)
+        return 1.0
+
+    monkeypatch.setattr(convolutions.precision, "settings", taken)
+    monkeypatch.setattr(convolutions, "_seconds", measure)
     yield asked
     convolutions._measured.cache_clear()
 

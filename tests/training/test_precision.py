@@ -1,0 +1,45 @@
+"""What a GPU is set to for a training, on torch's own switches, which are there without one."""
+
+import pytest
+import torch
+
+from regbench.errors import UserError
+from regbench.training import precision
+
+GPU = torch.device("cuda:0")
+PRODUCTS, CONV = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """Put back what a test sets, by the newer names."""
+    before = [(owner, owner.fp32_precision) for owner in (torch.backends, PRODUCTS, CONV, torch.backends.cudnn.rnn)]
+    yield
+    for owner, value in before:
+        owner.fp32_precision = value
+
+
+@pytest.mark.parametrize("kind", ["float32", "tf32"])
+@pytest.mark.parametrize(("owner", "value"), [(torch.backends, "ieee"), (PRODUCTS, "tf32"), (CONV, "ieee")])
+def test_torchs_newer_names_may_have_been_used_before(owner, value, kind):
+    """After them the older ones may raise, which must neither end a sweep nor be so for the user's network."""
+    owner.fp32_precision = value
+    before = PRODUCTS.fp32_precision, CONV.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+    with precision.settings(kind, GPU):
+        assert PRODUCTS.fp32_precision == CONV.fp32_precision == ("tf32" if kind == "tf32" else "ieee")
+        assert PRODUCTS.allow_tf32 == torch.backends.cudnn.allow_tf32 == (kind == "tf32")
+        assert torch.get_float32_matmul_precision() == ("high" if kind == "tf32" else "highest")
+    assert (PRODUCTS.fp32_precision, CONV.fp32_precision, torch.backends.cudnn.rnn.fp32_precision) == before
+
+
+@pytest.mark.parametrize("kind", ["tf32", "bf16"])
+def test_a_gpu_without_the_precision_is_refused_by_name(monkeypatch, kind):
+    """A T4 computes tf32 in float32, and bf16 by emulation."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(UserError, match=f"{kind}' needs a GPU of compute capability 8.0 or more, Tesla T4 has 7.5"):
+        precision.check(kind, GPU)
+    precision.check("float32", GPU)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    precision.check(kind, GPU)
