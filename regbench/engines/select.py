@@ -25,7 +25,8 @@ def select(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str,
 
         device = ray.connect(device)
     for recipe in sweep.recipes:
-        if recipe.precision in ("tf32", "bf16"):  # which not every device has
+        # which not every device has; of a cluster's processors nothing is known here
+        if recipe.precision == "tf32" or (recipe.precision == "bf16" and backend != RAY):
             import torch
 
             from regbench.training import precision

@@ -1,5 +1,11 @@
 """What a GPU is set to for a training, on torch's own switches, which are there without one."""
 
+import os
+import platform
+import subprocess
+import sys
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -43,3 +49,26 @@ def test_a_gpu_without_the_precision_is_refused_by_name(monkeypatch, kind):
     precision.check("float32", GPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     precision.check(kind, GPU)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variable is one of x86")
+def test_bf16_is_refused_where_a_cpu_would_take_many_times_as_long():
+    """As without the instructions for it, which oneDNN can be told to leave alone."""
+    code = (
+        "import torch; from regbench.errors import UserError; from regbench.training import precision\n"
+        "try: precision.check('bf16', torch.device('cpu'))\n"
+        "except UserError as error: print(error)"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (
+        "times as slow as float32 on this CPU, which has no instructions for it; accepted here: float32" in found.stdout
+    )
+    precision.check("float32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("slowdown", "refused"), [(0.4, False), (1.4, False), (6.0, True)])
+def test_bf16_is_taken_where_it_is_about_as_fast(monkeypatch, slowdown, refused):
+    monkeypatch.setattr(precision, "_slowdown", lambda: slowdown)
+    with pytest.raises(UserError, match="bf16' is 6 times as slow") if refused else nullcontext():
+        precision.check("bf16", torch.device("cpu"))
