@@ -6,7 +6,7 @@ process of its own, as it would at home: what regbench sets in its process (memo
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from rich.console import Console
 from torch.utils.benchmark import Timer
 
 from benchmarks import notebook_loop
-from regbench import provenance
+from regbench import provenance, regularizers
 from regbench.click_fields import AUTO, choice, command, option, switch, whole
 from regbench.commands import exit_code, parsing
 from regbench.data import NAMES as DATASETS
@@ -36,25 +36,33 @@ from regbench.engines.stacked import LARGEST
 from regbench.errors import UserError
 from regbench.files import atomic
 from regbench.preflight import find_device
+from regbench.report import text
 from regbench.report.tables import table
+from regbench.statistics.looks import CONFIRM, schedule
 from regbench.training import memory, precision, single, stack
 from regbench.training.device_data import DeviceData
 from regbench.training.events import Epoch
 from regbench.training.optimizer import CHUNK
-from regbench.trial import NEUTRAL, Recipe, Trial
+from regbench.trial import NEUTRAL, PRECISIONS, Recipe, Trial
 
 Measure = Callable[[], float]  # returns the seconds of one step per trial
 BASELINE = "notebook loop"
 # of the notebook's network on one image, forward and backward; the first convolution has no gradient by its input
 FLOP_PER_IMAGE = 2 * (2 * 32 * 32 * 27 * 16 + 3 * 16 * 16 * 144 * 32 + 3 * (2048 * 1024 + 1024 * 1024 + 1024 * 10))
 PARAMETERS = 3_163_114
+CORES = psutil.cpu_count(logical=False) or 1
+# of a sweep's defaults
+COMPARED, SELECTION = ("l1", "l2", "weight_decay"), 3
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The device's highest rates: matrix products in FLOP/s, copies in bytes/s (read and written both counted)."""
+    """The device's highest rates, on a CPU of all its cores at once, a process each, as trials are trained side by side.
 
-    flops: float
+    flops: precision -> matrix products, FLOP/s. bytes: copies, bytes/s (read and written both counted).
+    """
+
+    flops: dict[str, float]
     bytes: float
 
 
@@ -96,7 +104,7 @@ def main(options: SpeedOptions) -> None:
     trials = [Trial(recipe, name, 0.0 if name == "none" else options.lam, 0) for name in options.regs]
     console = Console(highlight=False, soft_wrap=True)
     console.print("measuring the device's ceilings")
-    top = ceilings(device)
+    top = ceilings(device, ["float32", *kinds])
     memory.keep_freed()
     rows = []
     with ProcessPoolExecutor(1, get_context("spawn"), _open, (data, device, steps)) as separate:
@@ -107,11 +115,11 @@ def main(options: SpeedOptions) -> None:
                      for key, values in times.items() for i, value in enumerate(values)]  # fmt: skip
     raw = pd.DataFrame(rows)
     result = summarize(raw, recipe, top)
-    text = describe(result, top, device, recipe, steps, options.repetitions)
+    report = describe(result, top, device, recipe, steps, options.repetitions) + verdict_cost(result)
     if options.profile:
-        text += breakdown(trials[-1], data, device)
-    save(Path(options.out), result, raw, text)
-    console.print(text, markup=False)
+        report += breakdown(trials[-1], data, device)
+    save(Path(options.out), result, raw, report)
+    console.print(report, markup=False)
     console.print(f"written to {options.out}/")
 
 
@@ -130,9 +138,8 @@ def contenders(
             yield f"stacked {size}{suffix}", partial(_stacked, several, device_data, steps, False)
             if stack.recordable(several, device_data):
                 yield f"stacked {size}{suffix}, recorded", partial(_stacked, several, device_data, steps, True)
-    cores = psutil.cpu_count(logical=False) or 1
-    if device.type == "cpu" and cores > 1:
-        yield f"sequential, {cores} side by side", partial(_side_by_side, trial, data, cores, steps)
+        if device.type == "cpu" and CORES > 1:
+            yield f"sequential{suffix}, {CORES} side by side", partial(_side_by_side, chosen, data, CORES, steps)
 
 
 def _open(*arguments: object) -> None:
@@ -203,17 +210,30 @@ def take_turns(
     return times
 
 
-def ceilings(device: torch.device) -> Ceilings:
-    """Measure the rates of a large float32 matrix product and of a copy of a network's weights."""
+def ceilings(device: torch.device, kinds: Sequence[str]) -> Ceilings:
+    """Measure the rates of a large matrix product in each precision, and of a copy."""
+    if device.type != "cpu":
+        return Ceilings({kind: _product_rate(kind, device) for kind in kinds}, _copy_rate(device))
+    with ProcessPoolExecutor(CORES, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+
+        def together(rate: Callable[..., float], *arguments: object) -> float:
+            return sum(one.result() for one in [pool.submit(rate, *arguments) for _ in range(CORES)])
+
+        together(_copy_rate, device)  # the workers have started
+        return Ceilings({kind: together(_product_rate, kind, device) for kind in kinds}, together(_copy_rate, device))
+
+
+def _product_rate(kind: str, device: torch.device) -> float:
     side = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.rand(side, side, device=device) for _ in range(2))
-    # larger than any cache: 400 MB
-    source = torch.rand(100_000_000, device=device)
+    a, b = (torch.rand(side, side, device=device).to(precision.factors(kind)) for _ in range(2))
+    with precision.settings(kind, device):
+        return 2 * side**3 / _median_seconds(lambda: torch.mm(a, b))
+
+
+def _copy_rate(device: torch.device) -> float:
+    source = torch.rand(50_000_000, device=device)  # larger than any cache: 200 MB
     target = torch.empty_like(source)
-    with precision.settings("float32", device):
-        product = _median_seconds(lambda: torch.mm(a, b))
-    copy = _median_seconds(lambda: target.copy_(source))
-    return Ceilings(2 * side**3 / product, 2 * source.nbytes / copy)
+    return 2 * source.nbytes / _median_seconds(lambda: target.copy_(source))
 
 
 def _median_seconds(work: Callable[[], object]) -> float:
@@ -230,10 +250,42 @@ def summarize(raw: pd.DataFrame, recipe: Recipe, top: Ceilings) -> pd.DataFrame:
     baseline = found[found["contender"] == BASELINE].set_index("regularizer")["ms_per_step"]
     found["times_as_fast"] = found["regularizer"].map(baseline) / found["ms_per_step"]
     needed = FLOP_PER_IMAGE * recipe.batch_size
-    found["share_of_products"] = needed / (found["ms_per_step"] / 1e3) / top.flops
+    rates = found["contender"].map(lambda name: top.flops[_kind(name)])
+    found["share_of_products"] = needed / (found["ms_per_step"] / 1e3) / rates
     # weights read forward and backward; gradient, momentum and weights in the update: 8 passes of 4 bytes
     found["share_of_copies"] = 8 * 4 * PARAMETERS / (found["ms_per_step"] / 1e3) / top.bytes
     return found
+
+
+def _kind(contender: str) -> str:
+    return next((kind for kind in PRECISIONS if kind in contender.replace(",", " ").split()), "float32")
+
+
+def verdict_cost(result: pd.DataFrame) -> str:
+    """Return, in Markdown, what a verdict on the three default regularizers takes: trainings times seconds an epoch."""
+    cells = [lam for name in COMPARED for lam in regularizers.find(name).lams]
+    seconds = result.groupby("contender", sort=False)["s_per_epoch"].mean()
+    looks = schedule(CONFIRM, len(COMPARED))
+    best = seconds.drop(BASELINE).idxmin()
+    rows = []
+    for judged in (looks[0], looks[-1]):
+        # a grid that is trained as a whole has all cells on every seed that judges
+        counts = {BASELINE: (len(cells) + 1) * (SELECTION + judged)}
+        counts |= dict.fromkeys(
+            seconds.index.drop(BASELINE), (len(cells) + 1) * SELECTION + (len(COMPARED) + 1) * judged
+        )
+        for name in (BASELINE, best):
+            design = "the whole grid" if name == BASELINE else "two stages"
+            hours = counts[name] * seconds[name] / 3600
+            plain = counts[BASELINE] * seconds[BASELINE] / 3600
+            rows.append((f"{name}, {design}", str(judged), f"{counts[name]:,}", f"{hours:.2f}", f"{plain / hours:.1f}"))
+    header = ("contender", "seeds that judge", "trainings", "hours an epoch of all of them", "times as cheap")
+    return (
+        f"\n## What a verdict costs\n\nOn {text.join_and(COMPARED)} with their own {len(cells)} lams, chosen on "
+        f"{SELECTION} seeds: a verdict that is settled at the first look, and one at the last. By hand, all cells of the "
+        f"grid are trained on the seeds that judge too. Seconds of an epoch: the mean over the regularizers above.\n\n"
+        f"{table(header, rows)}\n"
+    )
 
 
 def describe(
@@ -241,8 +293,9 @@ def describe(
 ) -> str:
     """Return the table in Markdown with what it was measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f" ({_instructions()}), {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     needed = FLOP_PER_IMAGE * recipe.batch_size
+    products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {kind}" for kind, rate in top.flops.items())
     header = (
         "regularizer", "contender", "ms per step and trial", "fastest to slowest", "s per epoch and trial",
         "times as fast", "share of matrix-product rate", "share of copy bandwidth",
@@ -257,10 +310,14 @@ def describe(
         f"joblib {version('joblib')}. The notebook's network on {recipe.dataset}, batches of {recipe.batch_size}, "
         f"an epoch of {recipe.train_size:,} images. Medians of {repetitions} repetitions of {steps} steps; "
         "the contenders take turns.\n\n"
-        f"Ceilings of this device, float32: {top.flops / 1e9:,.0f} GFLOP/s in matrix products, "
-        f"{top.bytes / 1e9:,.1f} GB/s in copies. One trial's step needs {needed / 1e9:.2f} GFLOP, at least "
-        f"{needed / top.flops * 1e3:,.2f} ms.\n\n{table(header, rows)}\n"
+        f"Ceilings of this device{_how(device)}: matrix products {products}; copies {top.bytes / 1e9:,.1f} GB/s. "
+        f"One trial's step needs {needed / 1e9:.2f} GFLOP, at least {needed / top.flops['float32'] * 1e3:,.2f} ms in "
+        f"float32.\n\n{table(header, rows)}\n"
     )
+
+
+def _how(device: torch.device) -> str:
+    return f", in {CORES} processes at once" if device.type == "cpu" else ""
 
 
 def breakdown(trial: Trial, data: Images, device: torch.device) -> str:
@@ -325,6 +382,13 @@ def save(out: Path, result: pd.DataFrame, raw: pd.DataFrame, text: str) -> None:
             frame.to_csv(path, index=False, float_format="%.5g")
     with atomic(out / "speed.png") as path:
         plot(result).savefig(path, dpi=110, format="png")
+
+
+def _instructions() -> str:
+    """Return the instruction sets of this CPU that matter here."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text(errors="replace").split() if path.exists() else []
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *(x for x in ("avx512_bf16", "amx_bf16") if x in flags)])
 
 
 def _wait(device: torch.device) -> None:

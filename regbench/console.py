@@ -28,6 +28,8 @@ from regbench.tracking.store import Store
 from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
 LONG_SECONDS = 3600
+# from how many seconds on it is measured how long bf16 takes, and how much of them that may be to be worth a line
+WORTH_BF16, MOST_OF_FLOAT32 = 120, 0.9
 # of trials that did not go well, printed at the end
 MOST_REASONS = 10
 # of a table, in letters
@@ -140,7 +142,7 @@ def print_estimate(console: Console, plan: Plan, data: Images, engine: Engine) -
     """Print how long the sweep takes, measured on some steps of the engine."""
     fresh = [trial for trial in plan.sweep.longest if plan.sweep.is_fresh(trial) and trial.key not in plan.kept]
     grid = [trial for trial in plan.todo if not plan.sweep.is_fresh(trial)]
-    parts, total = [], 0.0
+    parts, total, rounded = [], 0.0, 0.0
     for what, trials in (("", grid), ("fresh seeds at most ", fresh)):
         if trials:
             seconds = planning.estimate(trials, data, engine)
@@ -149,7 +151,10 @@ def print_estimate(console: Console, plan: Plan, data: Images, engine: Engine) -
                 return
             total += seconds
             parts.append(f"{what}{timedelta(seconds=round(seconds))}")
+            rounded += planning.estimate_in_bf16(trials, data, engine) or seconds if total > WORTH_BF16 else seconds
     console.print(f"estimated time: {', '.join(parts)} (from steps measured on this device)")
+    if rounded < MOST_OF_FLOAT32 * total:
+        console.print(f"with precision=bf16 {timedelta(seconds=round(rounded))} in all: README says what that changes")
     if total > LONG_SECONDS:
         console.print(
             "to shorten it: a smaller train_size, fewer epochs, fewer lams, a smaller confirm, or a machine with a GPU"

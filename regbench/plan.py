@@ -6,13 +6,14 @@ from functools import cached_property
 
 from regbench import stages
 from regbench.data.images import Images
-from regbench.engines.base import Engine
+from regbench.engines.base import RAY, Engine
 from regbench.errors import UserError
 from regbench.measures import SHARES
 from regbench.stages import Ended
 from regbench.tracking import finished as finished_trials
 from regbench.tracking.finished import FinishedTrial
 from regbench.tracking.store import Store
+from regbench.training import bf16
 from regbench.trial import Recipe, Sweep, Trial
 
 
@@ -115,6 +116,16 @@ def refresh(plan: Plan, store: Store) -> Plan:
         return make(plan.sweep, store, rerun=False)
     todo = tuple(trial for trial in plan.todo if trial.key not in new)
     return replace(plan, todo=todo, reused=plan.reused | new)
+
+
+def estimate_in_bf16(trials: Sequence[Trial], data: Images, engine: Engine) -> float | None:
+    """Return the seconds that training float32 `trials` would take in bf16; None where that is not for the device."""
+    if engine.device != "cpu" or engine.module == RAY or any(t.recipe.precision != "float32" for t in trials):
+        return None
+    if bf16.slowdown() > bf16.MOST_SLOWDOWN:
+        return None
+    rounded = [replace(trial, recipe=replace(trial.recipe, precision="bf16")) for trial in trials]
+    return estimate(rounded, data, engine)
 
 
 def estimate(trials: Sequence[Trial], data: Images, engine: Engine) -> float | None:

@@ -3,18 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache, partial
-from timeit import timeit
 
 import torch
 
 from regbench.errors import UserError
+from regbench.training import bf16
 
 # of NVIDIA's GPUs, from which on they multiply with factors of tf32 and bf16: before, tf32 is float32, and bf16 emulated
 LEAST_CAPABILITY = (8, 0)
-# of a CPU: with instructions for bf16 it takes half of float32's time and less, without them several times as much
-MOST_SLOWDOWN = 1.5
-SIDE = 256  # of the matrices by which that is told
 
 
 def check(precision: str, device: torch.device) -> None:
@@ -23,7 +19,7 @@ def check(precision: str, device: torch.device) -> None:
         raise UserError(
             f"precision='tf32' needs a CUDA GPU, this is {device.type}; accepted here: float32, bf16, float64"
         )
-    if precision == "bf16" and device.type == "cpu" and (times := _slowdown()) > MOST_SLOWDOWN:
+    if precision == "bf16" and device.type == "cpu" and (times := bf16.slowdown()) > bf16.MOST_SLOWDOWN:
         raise UserError(
             f"precision='bf16' is {times:.0f} times as slow as float32 on this CPU, which has no instructions for it; "
             "accepted here: float32, float64"
@@ -37,15 +33,6 @@ def check(precision: str, device: torch.device) -> None:
                 f"precision={precision!r} needs a GPU of compute capability 8.0 or more, {name}; accepted here: float32, "
                 "float64"
             )
-
-
-@cache
-def _slowdown() -> float:
-    """Return how many times as long as in float32 a product in bf16 takes on this CPU, measured in some milliseconds."""
-    pairs = [[torch.rand(SIDE, SIDE).to(kind) for _ in range(2)] for kind in (torch.float32, torch.bfloat16)]
-    rounds = [[timeit(partial(torch.mm, *pair), number=1) for pair in pairs] for _ in range(5)]
-    plain, rounded = (min(times) for times in zip(*rounds, strict=True))
-    return rounded / plain
 
 
 def dtype(precision: str) -> torch.dtype:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from regbench.errors import UserError
-from regbench.training import precision
+from regbench.training import bf16, precision
 
 GPU = torch.device("cuda:0")
 PRODUCTS, CONV = torch.backends.cuda.matmul, torch.backends.cudnn.conv
@@ -52,14 +52,14 @@ def test_a_gpu_without_the_precision_is_refused_by_name(monkeypatch, kind):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variable is one of x86")
-def test_bf16_is_refused_where_a_cpu_would_take_many_times_as_long():
+def test_bf16_is_refused_where_a_cpu_would_take_many_times_as_long(elsewhere):
     """As without the instructions for it, which oneDNN can be told to leave alone."""
     code = (
         "import torch; from regbench.errors import UserError; from regbench.training import precision\n"
         "try: precision.check('bf16', torch.device('cpu'))\n"
         "except UserError as error: print(error)"
     )
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "REGBENCH_CACHE": str(elsewhere)}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert (
         "times as slow as float32 on this CPU, which has no instructions for it; accepted here: float32" in found.stdout
@@ -69,6 +69,6 @@ def test_bf16_is_refused_where_a_cpu_would_take_many_times_as_long():
 
 @pytest.mark.parametrize(("slowdown", "refused"), [(0.4, False), (1.4, False), (6.0, True)])
 def test_bf16_is_taken_where_it_is_about_as_fast(monkeypatch, slowdown, refused):
-    monkeypatch.setattr(precision, "_slowdown", lambda: slowdown)
+    monkeypatch.setattr(bf16, "slowdown", lambda: slowdown)
     with pytest.raises(UserError, match="bf16' is 6 times as slow") if refused else nullcontext():
         precision.check("bf16", torch.device("cpu"))

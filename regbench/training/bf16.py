@@ -1,0 +1,30 @@
+"""Whether a CPU has instructions for bf16; without importing torch where that is known from an earlier time."""
+
+from functools import partial
+from importlib.metadata import version
+from timeit import timeit
+
+from regbench import provenance
+from regbench.training import measurement_cache
+
+SIDE = 256  # of the matrices by which that is told
+# with the instructions a product takes half of float32's time and less, without them several times as much
+MOST_SLOWDOWN = 1.5
+
+
+def slowdown() -> float:
+    """Return how many times as long as in float32 a product in bf16 takes on this CPU.
+
+    It is measured in some milliseconds, once for each model of processor.
+    """
+    circumstances = {"model": provenance.processor(), "torch": version("torch")}
+    known = measurement_cache.get("bf16", **circumstances)
+    if isinstance(known, float):
+        return known
+    import torch
+
+    pairs = [[torch.rand(SIDE, SIDE).to(kind) for _ in range(2)] for kind in (torch.float32, torch.bfloat16)]
+    rounds = [[timeit(partial(torch.mm, *pair), number=1) for pair in pairs] for _ in range(5)]
+    plain, rounded = (min(times) for times in zip(*rounds, strict=True))
+    measurement_cache.put("bf16", rounded / plain, **circumstances)
+    return rounded / plain
