@@ -1,44 +1,25 @@
-"""The analysis of tidy frames: how each regularizer, at its chosen lam, compares with none on fresh seeds."""
+"""The analysis of tidy frames: how regularizers, at their chosen lams, compare with none and each other on fresh seeds."""
 
 import math
 import re
 from dataclasses import dataclass
+from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from regbench.report.design import VALIDATION, Design, design
 from regbench.report.load import Runs
-from regbench.statistics.paired import Noise, noise
-from regbench.statistics.verdict import Comparison, Verdict, judge
+from regbench.report.pairs import TEST, Contrast, Fresh, Pairs, compare
+from regbench.statistics.verdict import Comparison, Verdict
 from regbench.tracking import schema
 from regbench.trial import BASELINE, format_seeds
 
-TEST = "test/accuracy"
 EARLY = "early/accuracy"  # on test, of the epoch with the best validation accuracy
 # metrics whose means a cell contains, beside the accuracies
 MEANS = (
     "sparsity/exact", "sparsity/abs_1e-3", "compression_ratio", "theoretical_speedup", "sparsity_at_1pp", "time/trial",
 )  # fmt: skip
 PRUNE = "prune/"  # the accuracies of pruned networks are "prune/<share>"
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Test accuracies (fractions) of a method, `test` [seed], and of none, `none` [seed], on fresh seeds.
-
-    These are the pairs that the method's comparison is of. Of its `planned` fresh seeds both trials of the first `ended`
-    have ended.
-    """
-
-    test: np.ndarray
-    none: np.ndarray
-    ended: int
-    planned: int
-
-    @property
-    def noise(self) -> Noise:
-        return noise(self.test, self.none)
 
 
 @dataclass(frozen=True)
@@ -49,7 +30,8 @@ class Analysis:
     `missing`: seeds without a usable result). chosen: a row per method at its chosen lam, in the same columns, over
     `shown`: method -> its fresh seeds, or those of the grid where it has no fresh ones; the means on test, after the last
     epoch and (`early`) after the best one on validation, are over all that ended. comparisons and pairs: per method with a
-    chosen lam, none left out. notes: a sentence for each thing left out, and why.
+    chosen lam, none left out. contrasts: per pair of these methods, a family of its own; empty without fresh seeds. notes:
+    a sentence for each thing left out, and why.
     """
 
     design: Design
@@ -58,6 +40,7 @@ class Analysis:
     shown: dict[str, tuple[int, ...]]
     comparisons: dict[str, Comparison]
     pairs: dict[str, Pairs]
+    contrasts: dict[tuple[str, str], Contrast]
     notes: tuple[str, ...]
 
     def lam(self, method: str) -> float | None:
@@ -93,19 +76,19 @@ def analyse(runs: Runs) -> Analysis:
     trials = runs.trials
     if trials.empty:
         nothing = pd.DataFrame(columns=["method", "lam", "seed"])
-        return Analysis(Design((), {}, (), (), False), nothing, nothing, {}, {}, {}, ("No trial has finished.",))
+        return Analysis(Design((), {}, (), (), False), nothing, nothing, {}, {}, {}, {}, ("No trial has finished.",))
     plan = design(runs)
     notes = list(plan.notes)
     grid = trials[trials["stage"] == schema.GRID]
     choosing = plan.selection or tuple(sorted(set(grid["seed"])))
     cells = [_cell(*key, group, choosing) for key, group in _grouped(grid)]
-    if BASELINE in set(trials["method"]):
-        pairs, differences = _pairs(runs, plan)
-    else:
-        pairs, differences = {}, {}
+    compared = list(plan.choices) if BASELINE in set(trials["method"]) else []
+    if BASELINE not in set(trials["method"]):
         notes.insert(0, "There are no trials of none, so nothing is compared.")
-    comparisons = judge(differences, plan.looks)
-    pairs = {method: _counted(found, comparisons[method]) for method, found in pairs.items()}
+    trained = Fresh(runs, plan)
+    with_none = compare({method: trained.pairs(method, BASELINE) for method in compared}, plan.looks)
+    among = combinations(compared, 2) if plan.confirm else ()
+    contrasts = compare({pair: trained.pairs(*pair) for pair in among}, plan.looks)
     shown, chosen = {}, []
     lams = {BASELINE: 0.0} | {method: choice.lam for method, choice in plan.choices.items()}
     for method, lam in ((method, lam) for method, lam in lams.items() if method in set(trials["method"])):
@@ -120,7 +103,9 @@ def analyse(runs: Runs) -> Analysis:
         notes += _failed(method, fresh)
     columns = list(_cell(BASELINE, 0.0, trials, ()))
     frames = pd.DataFrame(cells, columns=columns), pd.DataFrame(chosen, columns=[*columns, "early"])
-    return Analysis(plan, *frames, shown, comparisons, pairs, tuple(notes))
+    comparisons = {method: found.comparison for method, found in with_none.items()}
+    pairs = {method: found.pairs for method, found in with_none.items()}
+    return Analysis(plan, *frames, shown, comparisons, pairs, contrasts, tuple(notes))
 
 
 def prune_curve(frame: pd.DataFrame) -> dict[str, float]:
@@ -156,37 +141,6 @@ def _cell(method: str, lam: float, group: pd.DataFrame, seeds: tuple[int, ...]) 
     for name in (*MEANS, *prune_curve(group)):
         row[name] = counted[name].mean() if name in counted and len(counted) else math.nan
     return row
-
-
-def _pairs(runs: Runs, plan: Design) -> tuple[dict[str, Pairs], dict[str, np.ndarray]]:
-    """Return the pairs of each method, and its differences, over the fresh seeds of which both trials have ended.
-
-    A trial that failed has ended without accuracy (NaN). Where a grid's seeds were split, so has one that is missing.
-    """
-    names = ["method", "lam", "seed"]
-    accuracy = runs.trials.set_index(names).reindex(columns=[TEST])[TEST].to_dict()
-    others = {status: set(map(tuple, group[names].to_numpy())) for status, group in runs.others.groupby("status")}
-    ended = accuracy.keys() | (others.get("FAILED", set()) - others.get("RUNNING", set()))
-    pairs, differences = {}, {}
-    for method, choice in plan.choices.items():
-        values: list[tuple[float, float]] = []
-        seeds = [seed for seed in plan.confirm if seed not in runs.chosen_on.get(method, ())]
-        seeds = seeds[: plan.looks[-1]] if plan.looks else []
-        for seed in seeds:
-            own, base = (method, choice.lam, seed), (BASELINE, 0.0, seed)
-            if not plan.split and not {own, base} <= ended:
-                break
-            values.append((accuracy.get(own, math.nan), accuracy.get(base, math.nan)))
-        test, none = np.array(values, dtype=float).reshape(-1, 2).T
-        pairs[method], differences[method] = Pairs(test, none, len(values), len(seeds)), test - none
-    return pairs, differences
-
-
-def _counted(pairs: Pairs, comparison: Comparison) -> Pairs:
-    """Return the pairs that a comparison is of: those with both accuracies, up to the look at which it was made."""
-    test, none = (values[: comparison.looked or None] for values in (pairs.test, pairs.none))
-    finite = np.isfinite(test - none)
-    return Pairs(test[finite], none[finite], pairs.ended, pairs.planned)
 
 
 def _failed(method: str, fresh: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from regbench.report.analysis import Analysis
 from regbench.report.inputs import Material
 from regbench.report.load import Runs
 from regbench.report.render import render
+from regbench.statistics.verdict import Comparison
 from regbench.tracking.store import Store
 
 
@@ -26,6 +27,7 @@ def write(material: Material, folder: Path) -> Path:
         "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
         "comparisons": _comparisons(analysis),
+        **({"pairs": _contrasts(analysis)} if analysis.contrasts else {}),
         "epochs": material.epochs.drop(columns=["run_id"]),
         "layers": material.layers,
     }
@@ -57,11 +59,34 @@ def publish(store: Store, runs: Runs, folder: Path) -> str | None:
 def _comparisons(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for method, found in analysis.comparisons.items():
-        pairs, choice, interval = analysis.pairs[method], analysis.design.choices[method], found.difference
-        rows.append({
-            "method": method, "lam": choice.lam, "edge": choice.edge, "seeds": interval.n,
-            "test": pairs.test.mean() if interval.n else None, "none": pairs.none.mean() if interval.n else None,
-            "difference": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level,
-            "p_adjusted": found.p_adjusted, "looked": found.looked, "verdict": str(found.verdict),
-        } | asdict(pairs.noise))  # fmt: skip
+        pairs, choice = analysis.pairs[method], analysis.design.choices[method]
+        test, none = pairs.means
+        row = {
+            "method": method,
+            "lam": choice.lam,
+            "edge": choice.edge,
+            "seeds": len(pairs),
+            "test": test,
+            "none": none,
+        }
+        rows.append(row | _judged(found) | asdict(pairs.noise))
     return pd.DataFrame(rows)
+
+
+def _contrasts(analysis: Analysis) -> pd.DataFrame:
+    rows = []
+    for (method, other), (found, pairs) in analysis.contrasts.items():
+        lam, lam_other = analysis.lam(method), analysis.lam(other)
+        test, test_other = pairs.means
+        row = {"method": method, "lam": lam, "other": other, "lam_other": lam_other, "seeds": len(pairs),
+               "test": test, "test_other": test_other}  # fmt: skip
+        rows.append(row | _judged(found) | asdict(pairs.noise))
+    return pd.DataFrame(rows)
+
+
+def _judged(found: Comparison) -> dict[str, object]:
+    interval = found.difference
+    return {
+        "difference": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level,
+        "p_adjusted": found.p_adjusted, "looked": found.looked, "verdict": str(found.verdict),
+    }  # fmt: skip

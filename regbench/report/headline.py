@@ -1,12 +1,17 @@
 """The report's first paragraph: what helped, what hurt, what is not known, and how to learn it."""
 
+from dataclasses import replace
+
 from regbench.report import command
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
 from regbench.report.text import bold, bounds, code, counted, difference, escape, join_and, level, percent
 from regbench.statistics.looks import CONFIRM, seeds_needed
+from regbench.statistics.paired import Interval
 from regbench.statistics.verdict import MARGIN, Verdict
 from regbench.trial import BASELINE, format_lam
+
+MOST = 3  # pairs of regularizers that are named
 
 
 def headline(runs: Runs, analysis: Analysis) -> str:
@@ -32,7 +37,7 @@ def headline(runs: Runs, analysis: Analysis) -> str:
             names, lambda name: f"{code(name)} ({'; '.join([_interval(analysis, name), *_lost(analysis, name)])})"
         )
         sentences.append(f"No difference is shown for {shown}; that is not evidence that there is none.")
-    return " ".join([*sentences, *_unsettled(runs, analysis)])
+    return " ".join([*sentences, *_told_apart(analysis), *_unsettled(runs, analysis)])
 
 
 def _baseline(analysis: Analysis) -> str:
@@ -62,13 +67,35 @@ def _lost(analysis: Analysis, name: str) -> list[str]:
 
 
 def _difference(analysis: Analysis, name: str) -> float:
-    pairs = analysis.pairs[name]
-    return difference(pairs.test.mean(), pairs.none.mean())
+    return difference(*analysis.pairs[name].means)
 
 
 def _interval(analysis: Analysis, name: str) -> str:
-    interval = analysis.comparisons[name].difference
+    return _described(analysis.comparisons[name].difference)
+
+
+def _described(interval: Interval) -> str:
     return f"{level(interval)} interval {bounds(interval)}"
+
+
+def _told_apart(analysis: Analysis) -> list[str]:
+    """Return which regularizers are told from each other, and not by less than the margin: the largest ones first."""
+    found = []
+    for (first, second), (comparison, pairs) in analysis.contrasts.items():
+        if comparison.verdict in (Verdict.BETTER, Verdict.WORSE) and not comparison.trivial:
+            size, interval = difference(*pairs.means), comparison.difference
+            if comparison.verdict == Verdict.WORSE:
+                first, second, size = second, first, -size
+                interval = replace(interval, low=-interval.high, high=-interval.low)
+            found.append(
+                (size, f"{code(first)} is better than {code(second)} by {size:.2f} points ({_described(interval)})")
+            )
+    if not found:
+        return []
+    largest = [said for _, said in sorted(found, key=lambda pair: -pair[0])]
+    more = len(largest) - MOST
+    others = [f"{counted(more, 'more pair')} {'is' if more == 1 else 'are'} told apart"] if more > 0 else []
+    return [f"Against each other: {'; '.join([*largest[:MOST], *others])}."]
 
 
 def _unsettled(runs: Runs, analysis: Analysis) -> list[str]:
@@ -90,7 +117,7 @@ def _unsettled(runs: Runs, analysis: Analysis) -> list[str]:
             f"lam and judge the choice, which takes {needed} that had no say in it."
         )
     elif done:
-        least = min(len(analysis.pairs[name].test) for name in done)
+        least = min(len(analysis.pairs[name]) for name in done)
         verb = "is" if least == 1 else "are"
         family = f"with {len(analysis.comparisons)} regularizers " if len(analysis.comparisons) > 1 else ""
         found.append(

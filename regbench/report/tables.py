@@ -3,19 +3,34 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import pandas as pd
 
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
+from regbench.report.pairs import Contrast
 from regbench.report.text import bold, bounds, code, difference, duration, escape, level, number, percent, points
 from regbench.statistics.power import GAINS, power, seeds_for
 from regbench.statistics.verdict import Comparison
 from regbench.trial import BASELINE, format_lam
 
+K = TypeVar("K")
+LONGEST = 15  # comparisons that a table of all pairs lists, whatever their verdicts
 STOPPED = f"{code(BASELINE)}, stopped early"
 # columns of words are aligned to the left, those of numbers to the right
-WORDS = {"regularizer", "verdict", "layer", "missing seeds", "what", "value", "contender", "operation", "pairing"}
+WORDS = {
+    "regularizer",
+    "against",
+    "verdict",
+    "layer",
+    "missing seeds",
+    "what",
+    "value",
+    "contender",
+    "operation",
+    "pairing",
+}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -46,17 +61,47 @@ def verdicts(analysis: Analysis) -> str:
             number(difference(base["early"], base["test"]), "+.2f"), *[""] * (len(header) - 6),
         ))  # fmt: skip
     for name, comparison in found.items():
-        pairs, choice, interval = analysis.pairs[name], analysis.design.choices[name], comparison.difference
-        test, none = (values.mean() if len(values) else math.nan for values in (pairs.test, pairs.none))
+        pairs, choice = analysis.pairs[name], analysis.design.choices[name]
+        test, none = pairs.means
         rows.append((
-            code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs.test)),
+            code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs)),
             bold(percent(test), name in strong), percent(none), number(difference(test, none), "+.2f"),
-            f"{bounds(interval)} ({level(interval)})" if interval.bounded else "-",
-            f"{comparison.p_adjusted:.3f}" if interval.bounded else "-",
-            comparison.verdict + (", but within the margin" if comparison.trivial else ""),
-            *_measures(analysis.cell(name)),
+            *_judged(comparison), *_measures(analysis.cell(name)),
         ))  # fmt: skip
     return table(header, rows)
+
+
+def contrasts(analysis: Analysis) -> str:
+    """Return a row per pair of regularizers: their accuracies on the seeds of both; "" where there is none to show.
+
+    The difference is that of the two accuracies as they are shown.
+    """
+    header = (
+        "regularizer", "against", "seeds", "test", "test of the other", "difference, pp", "interval", "adjusted p",
+        "verdict",
+    )  # fmt: skip
+    rows = []
+    for (first, second), (comparison, pairs) in listed(analysis.contrasts).items():
+        test, other = pairs.means
+        rows.append((
+            code(first), code(second), str(len(pairs)), percent(test), percent(other),
+            number(difference(test, other), "+.2f"), *_judged(comparison),
+        ))  # fmt: skip
+    return table(header, rows) if rows else ""
+
+
+def listed(family: Mapping[K, Contrast]) -> dict[K, Contrast]:
+    """Return the members of a family that its table lists: of a long one those that are settled."""
+    return {name: found for name, found in family.items() if len(family) <= LONGEST or found.comparison.settled}
+
+
+def _judged(comparison: Comparison) -> tuple[str, str, str]:
+    """Return interval, adjusted p and verdict."""
+    interval, verdict = comparison.difference, comparison.verdict
+    margin = ", but within the margin" if comparison.trivial else ""
+    if not interval.bounded:
+        return "-", "-", verdict + margin
+    return f"{bounds(interval)} ({level(interval)})", f"{comparison.p_adjusted:.3f}", verdict + margin
 
 
 def best(comparisons: Mapping[str, Comparison]) -> set[str]:
@@ -85,7 +130,7 @@ def noise(analysis: Analysis) -> str:
         if found.spread > 0 and design.looks:
             (chance,) = power(design.looks, family, found.spread, [0.01]).better
         rows.append((
-            code(name), str(len(pairs.test)), number(100 * found.spread), number(found.correlation),
+            code(name), str(len(pairs)), number(100 * found.spread), number(found.correlation),
             _pairing(found.pairing), *(_seeds(seeds_for(gain, found.spread, family), seconds) for gain in GAINS),
             number(chance, ".0%"),
         ))  # fmt: skip

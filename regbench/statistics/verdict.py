@@ -1,9 +1,11 @@
-"""The verdict on each regularizer at its chosen lam, from paired differences to `none` on fresh seeds.
+"""The verdicts on a family of comparisons, from paired differences on fresh seeds.
 
-The seeds had no say in the choice of lam, so that there is nothing to correct for. Over the family the error is held by
-Holm's procedure: of the regularizers that are still open, the one with the smallest p-value is tested at the look's
-share of alpha over the number of regularizers that are not yet told from `none`. The interval beside a verdict is at
-that very level, and the verdict is read off it.
+A family is that of all regularizers at their chosen lams with `none`, or that of all pairs of regularizers. The seeds
+had no say in the choice of lam, so that there is nothing to correct for. Over the family the error is held by Holm's
+procedure: of the comparisons that are still open, the one with the smallest p-value is tested at the look's share of
+alpha over the number of comparisons that are not yet told apart. The interval beside a verdict is at that very level,
+and the verdict is read off it. By the union bound the looks' shares add up to alpha whichever looks are made: a
+comparison that stops before the last one, for whatever reason, errs no more often.
 
 References
 ----------
@@ -13,10 +15,11 @@ equivalence of average bioavailability, J. Pharmacokinet. Biopharm. 15(6).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,11 +27,12 @@ from numpy.typing import ArrayLike
 from regbench.statistics.looks import ALPHA, spending
 from regbench.statistics.paired import Interval, PairedTest
 
+K = TypeVar("K", bound=Hashable)  # the name of a comparison
 MARGIN = 0.005  # differences within +- this fraction (half a percentage point) count as practically none
 
 
 class Verdict(StrEnum):
-    """The verdict on a regularizer, at its chosen lam, against `none`."""
+    """The verdict on a comparison: on a regularizer, at its chosen lam, against `none` or another one."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -39,7 +43,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict on one regularizer; differences are fractions.
+    """One comparison of a family; differences are fractions.
 
     looked: fresh seeds after which it was judged, 0 if no look has been reached. difference: over the pairs of these
     seeds. p_adjusted: its p-value times alpha over the level at which it was tested, so that it is at most alpha where
@@ -69,13 +73,13 @@ class Comparison:
 
 
 def judge(
-    family: Mapping[str, ArrayLike], looks: Sequence[int], *, alpha: float = ALPHA, margin: float = MARGIN
-) -> dict[str, Comparison]:
-    """Return the comparison of each regularizer of a family, judged after `looks` (rising numbers of fresh seeds).
+    family: Mapping[K, ArrayLike], looks: Sequence[int], *, alpha: float = ALPHA, margin: float = MARGIN
+) -> dict[K, Comparison]:
+    """Return the comparison of each member of a family, judged after `looks` (rising numbers of fresh seeds).
 
-    `family` has for each the paired differences [seed] to `none`, in the order of the fresh seeds, as far as both
-    trainings have ended; NaN where one of them gave no accuracy: such a pair is not counted. One that is settled at a
-    look is not judged again. At each look, of those that have reached it, the first rule that holds:
+    `family` has for each the paired differences [seed], as of a regularizer to `none`, in the order of the fresh seeds,
+    as far as both trainings have ended; NaN where one of them gave no accuracy: such a pair is not counted. One that is
+    settled at a look is not judged again. At each look, of those that have reached it, the first rule that holds:
 
     1. its interval excludes zero: better or worse, and the next one is tested at a less strict level;
     2. its interval lies within +-`margin`: equivalent. This is two one-sided tests (Schuirmann 1987);

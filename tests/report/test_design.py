@@ -160,9 +160,9 @@ def test_what_has_not_ended_is_waited_for_and_what_failed_is_not(status, ended):
 def test_none_of_a_later_look_is_not_part_of_a_pair_that_was_settled_before():
     runs = fresh({"l1": [2.0] * 12, "l2": [0.0, 2.0] * 10}, none=[70.0] * 12 + [50.0] * 8)
     found = analyse(runs)
-    assert found.pairs["l1"].none.mean() == pytest.approx(0.7)
-    assert len(found.pairs["l1"].none) == found.comparisons["l1"].looked == 12
-    assert found.pairs["l2"].none.mean() == pytest.approx(0.62)
+    assert found.pairs["l1"].other.mean() == pytest.approx(0.7)
+    assert len(found.pairs["l1"].other) == found.comparisons["l1"].looked == 12
+    assert found.pairs["l2"].other.mean() == pytest.approx(0.62)
 
 
 def test_trials_of_fresh_seeds_alone_are_judged_as_with_the_grid():
@@ -181,5 +181,5 @@ def test_a_diverged_none_counts_in_its_own_row_as_in_the_pairs():
     runs = fresh({"l1": [0.9, -0.9] * 6}, none=[70.0] * 11 + [10.0])
     runs.trials.loc[runs.trials["test/accuracy"] == 0.1, "outcome"] = "diverged"
     found = analyse(runs)
-    assert found.cell("none")["test"] == pytest.approx(found.pairs["l1"].none.mean())
+    assert found.cell("none")["test"] == pytest.approx(found.pairs["l1"].other.mean())
     assert found.cell("none")["n"] == 12

@@ -73,7 +73,9 @@ READINGS = {
         {"l1": [-60.0] * 20, "l2": normal(0, 0.3), "dropout": normal(0.9, 0.4, seed=2)},
         "**What helped: `dropout` at lam 1e-4 by 0.94 points (98.5 % interval +0.52 to +1.32).** **What hurt: `l1` at lam "
         "1e-4 by 60.00 points (99 % interval -60.00 to -60.00; 20 of its 20 trainings collapsed or diverged).** `l2` "
-        "changes it by less than 0.5 points.",
+        "changes it by less than 0.5 points. Against each other: `dropout` is better than `l1` by 60.94 points (99 % "
+        "interval +60.49 to +61.36); `l2` is better than `l1` by 60.07 points (99 % interval +59.84 to +60.30); `dropout` "
+        "is better than `l2` by 0.87 points (97 % interval +0.46 to +1.27).",
     ),
 }
 

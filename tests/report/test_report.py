@@ -196,8 +196,8 @@ def test_the_noise_is_each_regularizers_own(fixture):
         for column in ("spread, pp", "correlation", "pairing"):
             assert shown[name][column] == alone[name][column]
     pairs = fixture.analysis.pairs["l1"]
-    assert shown["`l1`"]["spread, pp"] == f"{100 * np.std(pairs.test - pairs.none, ddof=1):.2f}"
-    seeds = seeds_for(0.005, np.std(pairs.test - pairs.none, ddof=1), 6)
+    assert shown["`l1`"]["spread, pp"] == f"{100 * np.std(pairs.own - pairs.other, ddof=1):.2f}"
+    seeds = seeds_for(0.005, np.std(pairs.own - pairs.other, ddof=1), 6)
     assert shown["`l1`"]["0.5 pp"] == f"{seeds} ({seeds * 63 / 60:.0f} min)"
 
 

@@ -1,7 +1,7 @@
 """The verdicts on a family: against Holm's procedure, all patterns of signs, and their own laws."""
 
 import math
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -116,6 +116,22 @@ def test_a_family_errs_in_at_most_alpha_of_all_patterns():
         pairs = zip(patterns, signs, strict=True)
         wrong = [any(map(told_apart, judge({"a": first * a, "b": second * b}, (8, 10)).values())) for a, b in pairs]
         assert np.mean(wrong) <= ALPHA
+
+
+def test_pairs_of_regularizers_that_do_not_differ_are_seldom_told_apart_though_each_stops_when_it_is_told_from_none():
+    """Three that gain as much, with noise of their own; a pair ends with the one of the two that is settled first."""
+    looks, random, wrong, ends = (8, 12), np.random.default_rng(0), [], []
+    for gain in (0.0, 0.01, 0.012, 0.02) * 100:
+        none, *own = random.normal(0, 0.01, (4, 12)) + np.array([0.0, gain, gain, gain])[:, None]
+        with_none = judge({name: values - none for name, values in zip("abc", own, strict=True)}, looks)
+        length = {name: found.looked if found.settled else looks[-1] for name, found in with_none.items()}
+        trained = {name: values[: length[name]] for name, values in zip("abc", own, strict=True)}
+        shorter = {pair: min(length[name] for name in pair) for pair in combinations("abc", 2)}
+        family = {(a, b): trained[a][:count] - trained[b][:count] for (a, b), count in shorter.items()}
+        wrong.append(any(map(told_apart, judge(family, looks).values())))
+        ends += shorter.values()
+    assert 0 < np.mean(wrong) <= ALPHA
+    assert set(ends) == {8, 12}
 
 
 @pytest.mark.parametrize(
