@@ -14,7 +14,7 @@ from regbench.errors import UserError, without_password
 class ReportOptions:
     experiment: str | None = option(AUTO, parsing.experiment, "MLflow experiment, as for the sweep.")
     sweep: str = option(ALL, parsing.identifier("sweep"), "The id of one sweep, or all.")
-    recipe: str = option(ALL, parsing.identifier("recipe"), "The id of one recipe, where there are several.")
+    recipe: str = option(ALL, parsing.identifier("recipe"), "The id of one recipe, or all, side by side.")
     condition: str = option("", click.STRING, "An MLflow filter, as in: params.regularizer != 'l1'.", name="filter")
     out: Path = option("report", parsing.folder("out"), "Folder for report.md, its figures and CSV files.")
 
@@ -36,17 +36,18 @@ def main(options: ReportOptions) -> None:
     if store.notice:
         click.echo(store.notice)
     store.name_launcher("report")
-    material = gather(store, options.sweep, options.condition, options.recipe)
+    materials = gather(store, options.sweep, options.condition, options.recipe)
     try:
-        path = build.write(material, folder)
+        path = build.write(materials, folder)
     except OSError as error:
         raise UserError(f"out={str(folder)!r} cannot be written ({error.strerror}): give a folder that can") from error
-    click.echo(path.read_text(encoding="utf-8").split("\n\n")[1])
-    missing = figures.describe_missing(material)
-    if missing:
+    # of several recipes: in what they differ, and each one's first paragraph
+    count = 1 if len(materials) == 1 else 1 + len(materials)
+    click.echo("\n\n".join(path.read_text(encoding="utf-8").split("\n\n")[1 : 1 + count]))
+    for missing in filter(None, map(figures.describe_missing, materials)):
         click.echo(missing)
     try:
-        run_id = build.publish(store, material.runs, folder)
+        run_id = build.publish(store, materials, folder)
         beside = f"; also an artifact of run {run_id}" if run_id else ""
     except UserError as error:  # the report is there all the same
         beside = f"; not put beside the sweep's run: {without_password(str(error))}"

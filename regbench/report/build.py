@@ -1,28 +1,78 @@
 """Write a report's files, and put them beside the sweep's run."""
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from regbench.files import atomic
 from regbench.report import figures, output
 from regbench.report.analysis import Analysis
 from regbench.report.inputs import Material
-from regbench.report.load import Runs
-from regbench.report.render import render
+from regbench.report.interactions import Interaction, interactions
+from regbench.report.recipes import Side, sides
+from regbench.report.render import render, render_overview
 from regbench.statistics.verdict import Comparison
 from regbench.tracking.store import Store
 
 
-def write(material: Material, folder: Path) -> Path:
+class Part(NamedTuple):
+    """The content of a folder: figures and tables by name, and the report, which is made last."""
+
+    figures: dict[str, Figure]
+    tables: dict[str, pd.DataFrame]
+    report: Callable[[], str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its files."""
+        drawn = [f"figures/{name}{suffix}" for name in self.figures for suffix in figures.SUFFIXES]
+        return [*drawn, *(f"{name}.csv" for name in self.tables), output.REPORT]
+
+    def write(self, folder: Path) -> None:
+        for name, figure in self.figures.items():
+            figures.save(figure, folder / "figures", name)
+        for name, table in self.tables.items():
+            with atomic(folder / f"{name}.csv") as path:
+                table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+        with atomic(folder / output.REPORT) as path:
+            path.write_text(self.report(), encoding="utf-8")
+
+
+def write(materials: Sequence[Material], folder: Path) -> Path:
     """Write report.md, figures/ (PNG and SVG) and CSV files into `folder`; return the report's path.
 
-    Files are replaced one by one, the report last; those of an earlier report that this one lacks are removed. The same
-    material gives the same bytes. Raises UserError if it would overwrite what regbench has not written.
+    Of several recipes each has all that in a folder of its own in there, beside a report on all of them. Files are
+    replaced one by one, the report last; those of an earlier report that this one lacks are removed. The same materials
+    give the same bytes. Raises UserError if it would overwrite what regbench has not written.
     """
-    runs, analysis = material.runs, material.analysis
-    drawn = figures.draw(material)
+    parts = {"": _single(materials[0])} if len(materials) == 1 else _several(sides(materials))
+    with output.writing(folder, [f"{place}{name}" for place, part in parts.items() for name in part.names]):
+        for place, part in parts.items():
+            part.write(folder / place)
+    return folder / output.REPORT
+
+
+def publish(store: Store, materials: Sequence[Material], folder: Path) -> str | None:
+    """Make the report's files artifacts of the newest sweep's run; return that run's id, None if there is none.
+
+    Raises UserError if they cannot be put there.
+    """
+    started = {run_id: start for material in materials for run_id, start in material.runs.sweeps.items()}
+    if not started:
+        return None
+    newest = max(started, key=lambda run_id: (started[run_id], run_id))
+    store.check_files()
+    store.attach(newest, folder, output.written(folder), "report")
+    return newest
+
+
+def _single(material: Material) -> Part:
+    runs, analysis, drawn = material.runs, material.analysis, figures.draw(material)
     tables = {
         "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
@@ -31,29 +81,21 @@ def write(material: Material, folder: Path) -> Path:
         "epochs": material.epochs.drop(columns=["run_id"]),
         "layers": material.layers,
     }
-    names = [f"figures/{name}{suffix}" for name in drawn for suffix in figures.SUFFIXES]
-    names += [*(f"{name}.csv" for name in tables), output.REPORT]
-    with output.writing(folder, names):
-        for name, figure in drawn.items():
-            figures.save(figure, folder / "figures", name)
-        for name, table in tables.items():
-            with atomic(folder / f"{name}.csv") as path:
-                table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-        with atomic(folder / output.REPORT) as path:
-            path.write_text(render(material, drawn), encoding="utf-8")
-    return folder / output.REPORT
+    return Part(drawn, tables, lambda: render(material, drawn))
 
 
-def publish(store: Store, runs: Runs, folder: Path) -> str | None:
-    """Make the report's files artifacts of the newest sweep's run; return that run's id, None if there is none.
-
-    Raises UserError if they cannot be put there.
-    """
-    if not runs.sweeps:
-        return None
-    store.check_files()
-    store.attach(runs.sweeps[-1], folder, output.written(folder), "report")
-    return runs.sweeps[-1]
+def _several(sides: Sequence[Side]) -> dict[str, Part]:
+    parts = {f"{side.folder}/": _single(side.material) for side in sides}
+    family = interactions([side.material for side in sides])
+    rows = [
+        {"recipe": side.material.runs.recipe_id, "folder": side.folder} | side.values | row
+        for side in sides
+        for row in _comparisons(side.material.analysis).to_dict("records")
+    ]
+    tables = {"recipes": pd.DataFrame(rows), "interactions": _interactions(sides, family)}
+    drawn = [side.folder for side in sides if "forest" in parts[f"{side.folder}/"].figures]
+    shown = {name: table for name, table in tables.items() if len(table)}
+    return parts | {"": Part({}, shown, lambda: render_overview(sides, family, drawn))}
 
 
 def _comparisons(analysis: Analysis) -> pd.DataFrame:
@@ -81,6 +123,20 @@ def _contrasts(analysis: Analysis) -> pd.DataFrame:
         row = {"method": method, "lam": lam, "other": other, "lam_other": lam_other, "seeds": len(pairs),
                "test": test, "test_other": test_other}  # fmt: skip
         rows.append(row | _judged(found) | asdict(pairs.noise))
+    return pd.DataFrame(rows)
+
+
+def _interactions(sides: Sequence[Side], family: Mapping[tuple[str, int, int], Interaction]) -> pd.DataFrame:
+    rows = []
+    for (method, *pair), found in family.items():
+        first, second = (sides[place] for place in pair)
+        lam, lam_second = (side.material.analysis.lam(method) for side in (first, second))
+        four = found.accuracies
+        own, none, own_second, none_second = four.mean(axis=0) if len(four) else [math.nan] * 4
+        row = {"method": method, "first": first.folder, "second": second.folder, "lam": lam, "lam_second": lam_second,
+               "seeds": len(four), "test": own, "none": none, "test_second": own_second,
+               "none_second": none_second}  # fmt: skip
+        rows.append(row | _judged(found.comparison) | {"verdict": found.verdict})
     return pd.DataFrame(rows)
 
 

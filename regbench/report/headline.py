@@ -5,9 +5,8 @@ from dataclasses import replace
 from regbench.report import command
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
-from regbench.report.text import bold, bounds, code, counted, difference, escape, join_and, level, percent
+from regbench.report.text import bold, code, counted, described, difference, escape, join_and, percent
 from regbench.statistics.looks import CONFIRM, seeds_needed
-from regbench.statistics.paired import Interval
 from regbench.statistics.verdict import MARGIN, Verdict
 from regbench.trial import BASELINE, format_lam
 
@@ -71,11 +70,7 @@ def _difference(analysis: Analysis, name: str) -> float:
 
 
 def _interval(analysis: Analysis, name: str) -> str:
-    return _described(analysis.comparisons[name].difference)
-
-
-def _described(interval: Interval) -> str:
-    return f"{level(interval)} interval {bounds(interval)}"
+    return described(analysis.comparisons[name].difference)
 
 
 def _told_apart(analysis: Analysis) -> list[str]:
@@ -88,7 +83,7 @@ def _told_apart(analysis: Analysis) -> list[str]:
                 first, second, size = second, first, -size
                 interval = replace(interval, low=-interval.high, high=-interval.low)
             found.append(
-                (size, f"{code(first)} is better than {code(second)} by {size:.2f} points ({_described(interval)})")
+                (size, f"{code(first)} is better than {code(second)} by {size:.2f} points ({described(interval)})")
             )
     if not found:
         return []

@@ -28,9 +28,12 @@ class Material:
     missing: tuple[str, ...] = ()
 
 
-def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Material:
-    """Return the material of the chosen trials (see `load.load`); raises UserError if there are none."""
-    runs = load.load(store, sweep, condition, recipe)
+def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> tuple[Material, ...]:
+    """Return the material of the chosen trials (see `load.load`) of each recipe; raises UserError if there are none."""
+    return tuple(_gather(store, runs) for runs in load.load(store, sweep, condition, recipe))
+
+
+def _gather(store: Store, runs: Runs) -> Material:
     analysis = analyse(runs)
     shown = pd.concat([analysis.at_chosen(runs.trials, method) for method in analysis.methods] or [runs.trials])
     first = shown.sort_values("seed", kind="stable").drop_duplicates("method")

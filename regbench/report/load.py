@@ -29,15 +29,16 @@ OWN = ("regularizer", "lam", "seed", "scope")  # parameters of a trial that are 
 
 @dataclass(frozen=True)
 class Runs:
-    """The trials of an experiment.
+    """The trials of one recipe, in an experiment.
 
     trials: a row per finished trial (run_id, method, regularizer, lam, seed, stage, outcome, device, ended (ms),
     artifacts (their address), and every final metric under its own name); its stage is `grid` if it is one of the grid
     in any of the sweeps looked at, else `confirm`. others: a row per run that is not a finished trial (name, method,
-    lam, seed, status, outcome, reason). recipe: parameter -> text, the same for all trials. environment: tag -> texts,
-    of the sweeps' own runs. confirm: fresh seeds in order, of all sweeps looked at. looks: after how many of them the
-    newest is judged. choice: method -> chosen lam, the newest one; chosen_on: method -> the seeds that choice is from.
-    All four are empty for a grid alone.
+    lam, seed, status, outcome, reason). recipe: parameter -> text, the same for all trials; recipe_id: its id.
+    environment: tag -> texts, of the sweeps' own runs. sweeps: the ids of these runs, oldest first -> their start (ms).
+    confirm: fresh seeds in order, of all sweeps looked at. looks: after how many of them the newest is judged. choice:
+    method -> chosen lam, the newest one; chosen_on: method -> the seeds that choice is from. These four are empty for a
+    grid alone.
     """
 
     experiment: str
@@ -45,9 +46,11 @@ class Runs:
     others: pd.DataFrame
     recipe: dict[str, str]
     environment: dict[str, tuple[str, ...]]
-    sweeps: tuple[str, ...]  # run ids of the sweeps' own runs, oldest first
+    sweeps: dict[str, int]
+    recipe_id: str = ""
     foreign: int = 0  # runs of the experiment that regbench did not make
     outdated: int = 0  # trials left out for a newer one of the same method, lam and seed, trained with other code
+    unreported: int = 0  # runs of recipes of which no trial has finished
     confirm: tuple[int, ...] = ()
     looks: tuple[int, ...] = ()
     choice: dict[str, float] = field(default_factory=dict)
@@ -63,10 +66,11 @@ class Runs:
         return [(status, reason, list(names)) for (status, reason), names in groups]
 
 
-def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> Runs:
+def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> tuple[Runs, ...]:
     """Return the trials of the store's experiment, of one `sweep` (its id) or of those that meet an MLflow filter.
 
-    Raises UserError if there are none, or if they are of several recipes and `recipe` (its id) does not choose one.
+    Those of each recipe are apart, in the order in which recipes were first trained; a `recipe` (its id) chooses one.
+    One of which no trial has finished is left out, unless there is no other. Raises UserError if there are no trials.
     """
     if store.experiment_id is None:
         raise UserError(f"there is no experiment {store.experiment!r} in {store.uri}; accepted: {_names(store)}")
@@ -91,26 +95,33 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     trials = rows[rows["run_id"].isin({run.info.run_id for run in finished.newest(found).values()})]
     # trained again since the code has changed, by a sweep that found no trial with its key: the newest counts
     newest_last = trials.sort_values(["ended", "run_id"])
-    outdated = newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last")
-    trials = trials[~outdated.reindex(trials.index)].reset_index(drop=True)
-    _refuse_mixed({name: recipes[name] for name in sorted(set(trials["recipe"]))})
-    chosen = recipes[trials["recipe"].iloc[0]] if len(trials) else next(iter(recipes.values()))
+    outdated = trials[newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last").reindex(trials.index)]
+    trials = trials.drop(outdated.index)
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
-    others = others[["name", "method", "lam", "seed", "status", "outcome", "reason"]].reset_index(drop=True)
-    sweeps = set().union(*rows["sweeps"]) if not sweep else {sweep}
-    parent_ids = set(rows["parent"])
-    parents = [run for run in every if run.info.run_id in parent_ids]
-    return Runs(
-        store.experiment,
-        trials.drop(columns=["status", "reason", "sweeps"]),
-        others,
-        chosen,
-        _environment(parents),
-        tuple(run.info.run_id for run in parents),
-        sum(schema.KIND not in run.data.tags for run in every),
-        int(outdated.sum()),
-        **_fresh([run for run in every if run.data.tags.get(schema.SWEEP) in sweeps], rows),
-    )
+    names = list(dict.fromkeys(trials["recipe"] if len(trials) else rows["recipe"]))
+    found = []
+    for name in names:
+        own = rows[rows["recipe"] == name]
+        sweeps = set().union(*own["sweeps"]) if not sweep else {sweep}
+        parent_ids = set(own["parent"])
+        parents = [run for run in every if run.info.run_id in parent_ids]
+        unfinished = others.loc[
+            others["recipe"] == name, ["name", "method", "lam", "seed", "status", "outcome", "reason"]
+        ]
+        found.append(Runs(
+            store.experiment,
+            trials[trials["recipe"] == name].drop(columns=["status", "reason", "sweeps"]).reset_index(drop=True),
+            unfinished.reset_index(drop=True),
+            recipes[name],
+            _environment(parents),
+            {run.info.run_id: run.info.start_time for run in parents},
+            recipe_id=name,
+            foreign=sum(schema.KIND not in run.data.tags for run in every),
+            outdated=int((outdated["recipe"] == name).sum()),
+            unreported=int((~others["recipe"].isin(names)).sum()),
+            **_fresh([run for run in every if run.data.tags.get(schema.SWEEP) in sweeps], own, name),
+        ))  # fmt: skip
+    return tuple(found)
 
 
 def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
@@ -219,8 +230,11 @@ def _row(run: Run, sweep: str) -> dict[str, object]:
     return row | {name: value for name, value in run.data.metrics.items() if name not in row}
 
 
-def _fresh(sweeps: list[Run], rows: pd.DataFrame) -> dict[str, Any]:
-    """Return what the runs of sweeps, oldest first, hold of fresh seeds, by the fields of `Runs`."""
+def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]:
+    """Return what the runs of sweeps, oldest first, hold of a recipe's fresh seeds, by the fields of `Runs`.
+
+    A sweep of one recipe has chosen {method: lam}, one of several {recipe id: {method: lam}}.
+    """
     confirm: set[int] = set()
     looks: tuple[int, ...] = ()
     choice: dict[str, float] = {}
@@ -231,7 +245,10 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame) -> dict[str, Any]:
             if schema.CONFIRM in tags:
                 confirm |= set(parse_seeds(tags[schema.CONFIRM]))
                 looks = tuple(map(int, tags[schema.LOOKS].split(",")))
-            chosen = {name: float(lam) for name, lam in json.loads(tags.get(schema.CHOICE, "{}")).items()}
+            chosen = json.loads(tags.get(schema.CHOICE, "{}"))
+            if any(isinstance(value, dict) for value in chosen.values()):
+                chosen = chosen.get(recipe, {})
+            chosen = {name: float(lam) for name, lam in chosen.items()}
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"the tags {schema.CONFIRM}, {schema.LOOKS} or {schema.CHOICE} of run {run.info.run_id} are not as "
@@ -265,18 +282,6 @@ def _recipes(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
         data = {item.dataset.digest for item in run.inputs.dataset_inputs} if run.inputs else set()
         found.setdefault(run.data.tags.get(schema.RECIPE, ""), params | {"data": ", ".join(sorted(data))})
     return found
-
-
-def _refuse_mixed(recipes: dict[str, dict[str, str]]) -> None:
-    if len(recipes) < 2:
-        return
-    names = sorted({name for params in recipes.values() for name in params})
-    differing = {name: sorted({params.get(name, "") for params in recipes.values()}) for name in names}
-    shown = "; ".join(f"{name}: {', '.join(values)}" for name, values in differing.items() if len(values) > 1)
-    raise UserError(
-        f"the trials are of {len(recipes)} recipes and cannot be pooled; they differ in {shown}; "
-        f"choose one with recipe=<id>: {', '.join(recipes)}"
-    )
 
 
 def _environment(parents: list[Run]) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regbench.errors import UserError
@@ -37,6 +37,9 @@ def writing(folder: Path, names: Collection[str]) -> Iterator[None]:
     for name in known.keys() - set(names):
         if _is_ours(folder / name, known[name]):
             (folder / name).unlink()
+            with suppress(OSError):  # something else is in the folder
+                for parent in [*Path(name).parents][:-1]:
+                    (folder / parent).rmdir()
     _keep(folder, {name: _digest(folder / name) for name in names})
 
 

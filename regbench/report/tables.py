@@ -9,28 +9,20 @@ import pandas as pd
 
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
-from regbench.report.pairs import Contrast
 from regbench.report.text import bold, bounds, code, difference, duration, escape, level, number, percent, points
 from regbench.statistics.power import GAINS, power, seeds_for
 from regbench.statistics.verdict import Comparison
 from regbench.trial import BASELINE, format_lam
 
 K = TypeVar("K")
+Judged = TypeVar("Judged")  # with a `comparison`
 LONGEST = 15  # comparisons that a table of all pairs lists, whatever their verdicts
 STOPPED = f"{code(BASELINE)}, stopped early"
 # columns of words are aligned to the left, those of numbers to the right
 WORDS = {
-    "regularizer",
-    "against",
-    "verdict",
-    "layer",
-    "missing seeds",
-    "what",
-    "value",
-    "contender",
-    "operation",
-    "pairing",
-}
+    "regularizer", "against", "first", "second", "verdict", "layer", "missing seeds", "what", "value", "contender",
+    "operation", "pairing",
+}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -66,7 +58,8 @@ def verdicts(analysis: Analysis) -> str:
         rows.append((
             code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs)),
             bold(percent(test), name in strong), percent(none), number(difference(test, none), "+.2f"),
-            *_judged(comparison), *_measures(analysis.cell(name)),
+            *interval_and_p(comparison), verdict(comparison),
+            *_measures(analysis.cell(name)),
         ))  # fmt: skip
     return table(header, rows)
 
@@ -85,23 +78,26 @@ def contrasts(analysis: Analysis) -> str:
         test, other = pairs.means
         rows.append((
             code(first), code(second), str(len(pairs)), percent(test), percent(other),
-            number(difference(test, other), "+.2f"), *_judged(comparison),
+            number(difference(test, other), "+.2f"), *interval_and_p(comparison), verdict(comparison),
         ))  # fmt: skip
     return table(header, rows) if rows else ""
 
 
-def listed(family: Mapping[K, Contrast]) -> dict[K, Contrast]:
+def listed(family: Mapping[K, Judged]) -> dict[K, Judged]:
     """Return the members of a family that its table lists: of a long one those that are settled."""
     return {name: found for name, found in family.items() if len(family) <= LONGEST or found.comparison.settled}
 
 
-def _judged(comparison: Comparison) -> tuple[str, str, str]:
-    """Return interval, adjusted p and verdict."""
-    interval, verdict = comparison.difference, comparison.verdict
-    margin = ", but within the margin" if comparison.trivial else ""
+def interval_and_p(comparison: Comparison, shown: float = math.nan) -> tuple[str, str]:
+    """Return the interval, which holds the difference as it is `shown` (see `bounds`), and the adjusted p."""
+    interval = comparison.difference
     if not interval.bounded:
-        return "-", "-", verdict + margin
-    return f"{bounds(interval)} ({level(interval)})", f"{comparison.p_adjusted:.3f}", verdict + margin
+        return "-", "-"
+    return f"{bounds(interval, shown)} ({level(interval)})", f"{comparison.p_adjusted:.3f}"
+
+
+def verdict(comparison: Comparison) -> str:
+    return comparison.verdict + (", but within the margin" if comparison.trivial else "")
 
 
 def best(comparisons: Mapping[str, Comparison]) -> set[str]:

@@ -64,15 +64,23 @@ def difference(a: float, b: float) -> float:
     return round(hundredths(a) - hundredths(b), 2) + 0.0
 
 
-def bounds(interval: Interval) -> str:
+def bounds(interval: Interval, shown: float = math.nan) -> str:
     """Return an interval's bounds in percentage points, rounded away from each other; "-" where there are none.
 
-    So rounded they hold the difference as it is shown, and never claim more than the interval does.
+    So rounded they hold the difference as it is shown, and never claim more than the interval does. One of more than two
+    numbers as they are shown may lie a hundredth further out: then the interval is shown up to it, if it is given.
     """
     if not interval.bounded:
         return "-"
     low, high = hundredths(interval.low, math.floor), hundredths(interval.high, math.ceil)
+    if math.isfinite(shown):
+        low, high = min(low, shown), max(high, shown)
     return f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"
+
+
+def described(interval: Interval, shown: float = math.nan) -> str:
+    """Return "98.5 % interval -1.17 to -0.48"; `shown` is as in `bounds`."""
+    return f"{level(interval)} interval {bounds(interval, shown)}"
 
 
 def level(interval: Interval) -> str:

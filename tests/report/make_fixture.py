@@ -140,7 +140,7 @@ def material(folder: Path = HERE) -> Material:
     environment = {"env.torch": ("2.14.1",), "git.commit": ("abc", "def"), "git.clean": ("true",)}
     runs = Runs(
         "an `experiment` | of [mine](../../x)", read["trials"].assign(artifacts="nowhere"), others, recipe, environment,
-        ("parent",), foreign=2, confirm=tuple(CONFIRM), looks=LOOKS, choice=CHOICE,
+        {"parent": 0}, foreign=2, confirm=tuple(CONFIRM), looks=LOOKS, choice=CHOICE,
     )  # fmt: skip
     return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
 
@@ -150,4 +150,4 @@ if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)
     for name, frame in (("trials", table), ("epochs", epochs(table)), ("layers", layers(table))):
         frame.to_csv(HERE / f"{name}.csv", index=False, lineterminator="\n", na_rep="nan")
-    (HERE / "report.md").write_bytes(build.write(material(), HERE / "out").read_bytes())
+    (HERE / "report.md").write_bytes(build.write([material()], HERE / "out").read_bytes())

@@ -20,7 +20,7 @@ def runs(rows: list[dict[str, object]], others: Sequence[tuple] = (), **fields: 
         for index, row in enumerate(rows)
     )
     columns = ["name", "method", "lam", "seed", "status", "outcome", "reason"]
-    return Runs("regbench", trials, pd.DataFrame(others, columns=columns), RECIPE, {}, (), **fields)
+    return Runs("regbench", trials, pd.DataFrame(others, columns=columns), RECIPE, {}, {}, **fields)
 
 
 def fresh(

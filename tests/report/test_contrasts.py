@@ -116,7 +116,7 @@ def test_of_many_pairs_those_that_are_settled_are_listed_and_all_are_in_the_file
     listed = tables.contrasts(analyse(seven)).splitlines()[2:]
     assert [row.split(" | ")[:2] for row in listed] == [["| `m0`", f"`m{index}`"] for index in range(1, 7)]
     assert "6 pairs of 21: those that are told apart, or equivalent. All are in `pairs.csv`." in section(seven)
-    build.write(material(seven), tmp_path)
+    build.write([material(seven)], tmp_path)
     table = pd.read_csv(tmp_path / "pairs.csv")
     assert list(zip(table["method"], table["other"], strict=True)) == list(combinations(family(7), 2))
     assert table["verdict"].value_counts().to_dict() == {"no difference shown": 15, "worse": 6}

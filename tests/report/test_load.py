@@ -1,6 +1,7 @@
 """Runs read back from a real MLflow, and the report command on them."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from regbench.errors import UserError
 from regbench.regularizers import cells
 from regbench.report import build, load, output
 from regbench.report.inputs import gather
+from regbench.report.recipes import differing
+from regbench.report.render import render
 from regbench.run import run_plan
 from regbench.tracking import schema, writer_process
 from regbench.tracking.store import Store
@@ -39,7 +42,7 @@ def train(sweep, images, rerun=False):
 def test_trials_epochs_and_layers_are_read_back(recipe, images):
     sweep = grid(recipe, cells(["l1", "l2"], [1e-3]), [0, 1])
     store = train(sweep, images)
-    runs = load.load(store)
+    (runs,) = load.load(store)
     assert [(t.method, t.lam, t.seed) for t in runs.trials.itertuples()] == [
         (t.regularizer, t.lam, t.seed) for t in sweep.trials
     ]
@@ -50,7 +53,7 @@ def test_trials_epochs_and_layers_are_read_back(recipe, images):
     assert set(epochs["epoch"]) == {1, 2}
     assert epochs[list(load.CURVES)].notna().all(axis=None)
     assert len(load.layers(store, runs.trials, [])) == 12
-    assert set(gather(store).weights) == {"none", "l1", "l2"}
+    assert set(gather(store)[0].weights) == {"none", "l1", "l2"}
 
 
 def test_fresh_seeds_are_read_back(recipe, images, tmp_path):
@@ -58,19 +61,19 @@ def test_fresh_seeds_are_read_back(recipe, images, tmp_path):
     train(grid(recipe, cells(["l1"], [1e-3]), [2]), images)
     sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=range(2, 8), looks=(6,))
     store = train(sweep, images)
-    runs = load.load(store, sweep=sweep.id)
+    (runs,) = load.load(store, sweep=sweep.id)
     assert (runs.confirm, runs.looks, runs.choice) == (tuple(range(2, 8)), (6,), {"l1": 1e-3})
     assert runs.chosen_on == {"l1": {0, 1}}
     stages = {(t.lam, t.seed): t.stage for t in runs.trials.itertuples() if t.method == "l1"}
     grid_cells = {(lam, seed): "grid" for lam in (1e-3, 1e30) for seed in (0, 1)}
     assert stages == grid_cells | {(1e-3, seed): "confirm" for seed in range(2, 8)}
-    every = load.load(store)
+    (every,) = load.load(store)
     assert set(every.trials.loc[every.trials["stage"] == "grid", "seed"]) == {0, 1, 2}
-    material = gather(store, sweep=sweep.id)
+    (material,) = gather(store, sweep=sweep.id)
     assert material.analysis.comparisons["l1"].looked == 6
     assert material.analysis.shown["l1"] == tuple(range(2, 8))
     assert set(material.layers["seed"]) == set(range(2, 8))
-    build.write(material, tmp_path / "out")
+    build.write([material], tmp_path / "out")
 
 
 def sweep_run(store, **tags: str) -> str:
@@ -78,8 +81,9 @@ def sweep_run(store, **tags: str) -> str:
     return store.client.create_run(store.experiment_id, tags=tags).info.run_id
 
 
-def trial_run(store, sweep: str, stage: str, status: str = "FINISHED", **params: object) -> None:
-    tags = {schema.KIND: "trial", schema.KEY: str(params), schema.RECIPE: "r"} | schema.membership(sweep, stage)
+def trial_run(store, sweep: str, stage: str, status: str = "FINISHED", recipe: str = "r", **params: object) -> None:
+    key = f"{recipe}{params}"
+    tags = {schema.KIND: "trial", schema.KEY: key, schema.RECIPE: recipe} | schema.membership(sweep, stage)
     run_id = store.client.create_run(store.experiment_id, tags=tags).info.run_id
     for name, value in params.items():
         store.client.log_param(run_id, name, value)
@@ -100,15 +104,44 @@ def test_of_a_sweep_that_was_started_twice_and_grew_the_newest_choice_and_looks_
     sweep_run(store, SWEEP="another", CONFIRM="90-99", LOOKS="10", CHOICE='{"l1": 0.3}')  # without a trial looked at
     trial_run(store, "s", "grid", regularizer="l1", lam=0.1, seed=0)
     trial_run(store, "t", "confirm", regularizer="l1", lam=0.1, seed=2)
-    runs = load.load(store)
+    (runs,) = load.load(store)
     assert (runs.confirm, runs.looks, runs.choice) == ((2, 3, 4, 5, 6, 7, 9), (3, 7), {"l1": 0.2, "l2": 0.5})
-    assert load.load(store, sweep="s").confirm == (2, 3, 4, 5)
+    assert load.load(store, sweep="s")[0].confirm == (2, 3, 4, 5)
+
+
+def test_a_sweep_of_several_recipes_has_chosen_for_each(store):
+    """An earlier sweep of one of them too; of a third none is chosen yet."""
+    sweep_run(store, CONFIRM="2-5", LOOKS="4", CHOICE='{"l1": 0.1, "l2": 0.5}')
+    sweep_run(store, SWEEP="t", CONFIRM="4-9", LOOKS="6", CHOICE='{"a": {"l1": 0.2}, "b": {"l1": 0.3}}')
+    for recipe in "abc":
+        trial_run(store, "t", "grid", recipe=recipe, regularizer="l1", lam=0.1, seed=1)
+        trial_run(store, "t", "confirm", recipe=recipe, regularizer="l1", lam=0.1, seed=4)
+    trial_run(store, "s", "grid", recipe="a", regularizer="l1", lam=0.1, seed=0)
+    found = load.load(store)
+    assert [runs.recipe_id for runs in found] == ["a", "b", "c"]
+    assert [runs.choice for runs in found] == [{"l1": 0.2, "l2": 0.5}, {"l1": 0.3}, {}]
+    assert [runs.chosen_on for runs in found] == [{"l1": {1}, "l2": {0}}, {"l1": {1}}, {}]
+    assert [(runs.confirm, runs.looks) for runs in found] == [
+        (tuple(range(2, 10)), (6,)),
+        *[(tuple(range(4, 10)), (6,))] * 2,
+    ]
+
+
+def test_what_failed_is_listed_with_its_own_recipe_and_a_recipe_that_finished_nothing_is_counted(store):
+    trial_run(store, "s", "grid", recipe="a", regularizer="l1", lam=0.1, seed=0)
+    trial_run(store, "s", "grid", "FAILED", recipe="a", regularizer="l1", lam=0.1, seed=1)
+    trial_run(store, "s", "grid", "KILLED", recipe="b", regularizer="l1", lam=0.1, seed=0)
+    (runs,) = load.load(store)
+    assert (runs.recipe_id, runs.others["seed"].tolist(), runs.unreported) == ("a", [1], 1)
+    assert "* 1 run of other recipes, of which no trial has finished, is not looked at." in render(gather(store)[0], [])
+    (alone,) = load.load(store, recipe="b")
+    assert (len(alone.trials), alone.others["status"].tolist(), alone.unreported) == (0, ["KILLED"], 0)
 
 
 def test_others_tell_how_they_ended_and_of_what_they_are(store):
     trial_run(store, "s", "grid", regularizer="l1", lam=0.1, seed=0)
     trial_run(store, "s", "confirm", "FAILED", regularizer="l1", lam=0.1, seed=3, scope="all")
-    others = load.load(store).others
+    others = load.load(store)[0].others
     assert others[["method", "lam", "seed", "status"]].to_numpy().tolist() == [["l1 scope=all", 0.1, 3, "FAILED"]]
 
 
@@ -128,9 +161,9 @@ def test_foreign_running_and_replaced_runs_are_not_pooled(recipe, images):
     train(sweep, images)
     store = train(sweep, images, rerun=True)
     store.client.create_run(store.experiment_id, run_name="a stranger's")
-    tags = {schema.KIND: "trial", schema.KEY: "k", schema.OWNER: writer_process.current()}
+    tags = {schema.KIND: "trial", schema.KEY: "k", schema.RECIPE: recipe.id, schema.OWNER: writer_process.current()}
     store.client.create_run(store.experiment_id, tags=tags, run_name="still running")
-    runs = load.load(store)
+    (runs,) = load.load(store)
     assert len(runs.trials) == 2
     assert runs.foreign == 1
     assert runs.others[["name", "status"]].to_numpy().tolist() == [["still running", "RUNNING"]]
@@ -142,7 +175,7 @@ def test_of_trials_that_were_trained_again_with_other_code_the_newest_count(reci
     monkeypatch.setattr("regbench.identity.RESULT_VERSION", 0)
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
     assert len(store.search(f"tags.`{schema.KIND}` = 'trial'")) == 8
-    runs = load.load(store)
+    (runs,) = load.load(store)
     assert (len(runs.trials), runs.outdated) == (4, 4)
     newest = [run.info.run_id for run in store.search(f"tags.`{schema.KIND}` = 'trial'")][4:]
     assert runs.trials["run_id"].tolist() == newest
@@ -150,13 +183,17 @@ def test_of_trials_that_were_trained_again_with_other_code_the_newest_count(reci
     assert "4 trials were trained again after regbench" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_several_recipes_are_refused_and_one_can_be_chosen(recipe, images):
+def test_recipes_are_apart_and_one_can_be_chosen(recipe, images):
     other = dataclasses.replace(recipe, epochs=1, lr=0.02)
     train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
-    store = train(grid(other, cells(["l1"], [1e-3]), [0]), images)
-    with pytest.raises(UserError, match=r"2 recipes .* differ in epochs: 1, 2; lr: 0\.01, 0\.02; choose one with"):
-        load.load(store)
-    assert load.load(store, recipe=other.id).recipe["epochs"] == "1"
+    store = train(grid(other, cells(["l1"], [1e-3]), [0, 1]), images)
+    found = load.load(store)
+    assert [(runs.recipe_id, runs.recipe["lr"], len(runs.trials)) for runs in found] == [
+        (recipe.id, "0.01", 2), (other.id, "0.02", 4)
+    ]  # fmt: skip
+    assert len({*found[0].sweeps, *found[1].sweeps}) == 2
+    (chosen,) = load.load(store, recipe=other.id)
+    assert (chosen.recipe["epochs"], len(chosen.trials)) == ("1", 4)
     with pytest.raises(UserError, match="recipe='nope' is that of no trial"):
         load.load(store, recipe="nope")
 
@@ -169,33 +206,32 @@ def test_trials_of_earlier_versions_are_pooled_with_those_of_the_same_recipe(rec
         store = train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
         assert not any("schedule" in run.data.params for run in store.search(""))
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
-    runs = load.load(store)
+    (runs,) = load.load(store)
     assert (len(runs.trials), runs.outdated, len(store.search(f"tags.`{schema.KIND}` = 'trial'"))) == (4, 0, 4)
     assert runs.recipe.items() >= {"schedule": "constant", "warmup": "0", "average": "none"}.items()
     train(grid(dataclasses.replace(recipe, schedule="cosine"), cells(["l1"], [1e-3]), [0]), images)
-    with pytest.raises(UserError, match=r"2 recipes .* they differ in schedule: constant, cosine; choose one with"):
-        load.load(store)
+    assert differing([runs.recipe for runs in load.load(store)]) == {"schedule": ("constant", "cosine")}
 
 
 def test_a_sweep_and_a_filter_select(recipe, images):
     small, large = grid(recipe, cells(["l1"], [1e-3]), [0]), grid(recipe, cells(["l1", "l2"], [1e-3]), [0])
     train(small, images)
     store = train(large, images)
-    assert len(load.load(store, sweep=small.id).trials) == 2
-    assert len(load.load(store, sweep=large.id).trials) == 3
-    assert set(load.load(store, condition="params.regularizer != 'l1'").trials["method"]) == {"none", "l2"}
+    assert len(load.load(store, sweep=small.id)[0].trials) == 2
+    assert len(load.load(store, sweep=large.id)[0].trials) == 3
+    assert set(load.load(store, condition="params.regularizer != 'l1'")[0].trials["method"]) == {"none", "l2"}
 
 
 def test_scopes_are_separate_methods(recipe, images):
     train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0], scope="all"), images)
-    assert set(load.load(store).trials["method"]) == {"none", "l1", "l1 scope=all"}
+    assert set(load.load(store)[0].trials["method"]) == {"none", "l1", "l1 scope=all"}
 
 
 def test_curves_are_exactly_mlflows_with_and_without_epochs_csv(recipe, images, tmp_path, monkeypatch):
     """Also of a trial that diverged; the file is not there for runs of earlier versions, or damaged."""
     store = train(grid(recipe, cells(["l1"], [1e-3, 1e30]), [0]), images)
-    trials = load.load(store).trials
+    trials = load.load(store)[0].trials
     assert "diverged" in set(trials["outcome"])
     with monkeypatch.context() as patch:
         patch.setattr(store, "histories", lambda run_ids, name: [] if not run_ids else pytest.fail("asked"))
@@ -214,13 +250,13 @@ def test_curves_are_exactly_mlflows_with_and_without_epochs_csv(recipe, images, 
 
 def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
-    curves = gather(store).epochs
+    curves = gather(store)[0].epochs
     (tmp_path / "here" / "mlruns").rename(tmp_path / "here" / "moved")
-    material = gather(store)
+    (material,) = gather(store)
     assert material.weights == {}
     pd.testing.assert_frame_equal(material.epochs, curves, check_exact=True)
     assert material.layers.empty
-    assert build.write(material, tmp_path / "out").exists()
+    assert build.write([material], tmp_path / "out").exists()
 
 
 def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recipe, images, run_here, elsewhere):
@@ -233,8 +269,39 @@ def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recip
     assert "2 fresh seeds are too few for a verdict on `l1`" in text
     assert f"written: {elsewhere / 'report.md'}; also an artifact of run" in text
     assert (elsewhere / "report.md").read_text().startswith("# Regularization on striped\n")
-    parent = load.load(store).sweeps[-1]
+    (parent,) = load.load(store)[0].sweeps
     found = store.client.list_artifacts(parent, "report") + store.client.list_artifacts(parent, "report/figures")
     names = {file.path for file in found if not file.is_dir}
     assert names == {f"report/{name}" for name in output.written(elsewhere)}
     assert {"report/report.md", "report/cells.csv", "report/figures/forest.png"} <= names
+
+
+def test_the_command_puts_recipes_side_by_side_and_takes_that_away_again(recipe, images, run_here, elsewhere):
+    """Two learning rates, as two sweeps: a report on both, one of each below it, all beside the newest sweep's run."""
+    train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
+    other = dataclasses.replace(recipe, lr=0.02)
+    store = train(grid(other, cells(["l1", "l2"], [1e-3]), [0, 1]), images)
+    code, text = run_here(report.main, experiment="e", out="both")
+    assert code == 0, text
+    assert "The recipes differ in `lr`: `0.01` and `0.02`.\n\n**`lr=0.01`.** Without regularization" in text
+    assert "\n\n**`lr=0.02`.** Without regularization" in text
+    assert "Each has a whole report" not in text
+    folder = elsewhere / "both"
+    names = set(output.written(folder))
+    assert {"report.md", "recipes.csv", "interactions.csv", "lr=0.01/report.md", "lr=0.02/figures/forest.png"} <= names
+    shown = (folder / "report.md").read_text()
+    links = re.findall(r"\]\(([^)]*)\)", shown)
+    assert {"lr=0.01/report.md", "lr=0.02/report.md", "lr=0.01/figures/forest.png", "lr=0.02/figures/forest.png"} == {
+        *links
+    }
+    parents = [next(iter(runs.sweeps)) for runs in load.load(store)]
+    assert f"also an artifact of run {parents[1]}" in text
+    root = folder.parent / "mlruns"
+    kept = {path.as_posix().partition("/artifacts/report/")[2] for path in root.rglob("*") if path.is_file()} - {""}
+    assert kept == names
+    single = (folder / "lr=0.02" / "report.md").read_text()
+    code, text = run_here(report.main, experiment="e", out="both", recipe=other.id)
+    assert code == 0, text
+    assert (folder / "report.md").read_text() == single
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["figures"]
+    assert not {"recipes.csv", "interactions.csv"} & {path.name for path in folder.iterdir()}

@@ -48,9 +48,9 @@ def test_the_golden_report(fixture, tmp_path):
     """Committed runs give the committed text, all files are there, and a second time, with other settings of
     matplotlib's, gives the same bytes."""
     first, second = tmp_path / "one", tmp_path / "two"
-    assert build.write(fixture, first).read_text() == (HERE / "report.md").read_text()
+    assert build.write([fixture], first).read_text() == (HERE / "report.md").read_text()
     with matplotlib.rc_context(SETTINGS):
-        build.write(fixture, second)
+        build.write([fixture], second)
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     names = {str(path) for path in files}
     assert {f"figures/{name}{suffix}" for name in figures.FIGURES for suffix in (".png", ".svg")} <= names
@@ -76,10 +76,10 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_a_folder_that_is_used_again_holds_the_files_of_the_last_report_only(fixture, tmp_path):
-    build.write(fixture, tmp_path)
+    build.write([fixture], tmp_path)
     (tmp_path / "figures" / "mine.png").write_text("mine")
     (tmp_path / "figures" / "forest.svg").write_text("my own forest")  # changed since: no longer regbench's
-    build.write(with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"]), tmp_path)
+    build.write([with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"])], tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {*output.written(tmp_path), output.LIST, "figures/mine.png", "figures/forest.svg"}
     assert "figures/forest.png" not in names
@@ -92,17 +92,17 @@ def test_what_regbench_has_not_written_is_not_overwritten(fixture, tmp_path, nam
     place, mine = tmp_path / "out", tmp_path / "mine"
     mine.write_text("mine")
     if kind == "changed":
-        build.write(fixture, place)
+        build.write([fixture], place)
         (place / name).write_text("mine")
     else:
         (place / name).parent.mkdir(parents=True)
         (place / name).symlink_to(mine) if kind == "link" else (place / name).write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=f"{name} is not as regbench has written it .*: move it away, or give another"):
-        build.write(fixture, place)
+        build.write([fixture], place)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     (place / name).unlink()
-    build.write(fixture, place)
+    build.write([fixture], place)
 
 
 @pytest.mark.usefixtures("quick")
@@ -113,10 +113,10 @@ def test_a_report_that_was_cut_off_or_is_older_than_the_list_of_files_is_written
     with monkeypatch.context() as patch:
         patch.setattr(build, "render", fail)
         with pytest.raises(KeyboardInterrupt):
-            build.write(fixture, tmp_path)
-    build.write(fixture, tmp_path)
+            build.write([fixture], tmp_path)
+    build.write([fixture], tmp_path)
     (tmp_path / output.LIST).unlink()
-    build.write(fixture, tmp_path)
+    build.write([fixture], tmp_path)
 
 
 def test_the_order_of_runs_does_not_change_what_is_said(fixture):
@@ -239,7 +239,7 @@ def test_any_part_of_a_sweep_gives_a_report(fixture, data):
 def test_only_none(fixture, tmp_path):
     only = with_trials(fixture, fixture.runs.trials[fixture.runs.trials["method"] == "none"])
     assert only.analysis.comparisons == {}
-    assert "**Nothing is compared here.**" in build.write(only, tmp_path).read_text()
+    assert "**Nothing is compared here.**" in build.write([only], tmp_path).read_text()
 
 
 def test_runs_from_before_a_measure_existed_give_a_report_without_it(fixture, tmp_path):
@@ -248,7 +248,7 @@ def test_runs_from_before_a_measure_existed_give_a_report_without_it(fixture, tm
     old = with_trials(fixture, trials.drop(columns=[name for name in trials if name.startswith(new)]))
     names = ("sparsity/rel_1e-2", "sparsity/filters", "sparsity/neurons", "gini", "n_eff")
     old = dataclasses.replace(old, layers=old.layers.drop(columns=list(names)))
-    shown = build.write(old, tmp_path).read_text()
+    shown = build.write([old], tmp_path).read_text()
     assert "nan" not in shown
     assert "prune_curves" not in shown
     assert not (tmp_path / "figures" / "prune_curves.png").exists()
@@ -278,7 +278,7 @@ def test_no_none(fixture):
 def test_no_finished_trial(fixture, tmp_path):
     nothing = with_trials(fixture, fixture.runs.trials[:0])
     nothing = dataclasses.replace(nothing, epochs=nothing.epochs[:0], layers=nothing.layers[:0])
-    assert "No trial has finished." in build.write(nothing, tmp_path).read_text()
+    assert "No trial has finished." in build.write([nothing], tmp_path).read_text()
 
 
 @given(st.text(max_size=40))

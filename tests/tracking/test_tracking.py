@@ -146,7 +146,7 @@ def test_sweeps_that_share_trials_at_once_both_keep_them(sweep, images):
     for one in sweeps:
         found = store.search(schema.in_sweep(one.id))
         assert {run.info.run_name for run in found} == {trial.name for trial in one.trials}
-        assert set(load.load(store, sweep=one.id).trials["name"]) == {trial.name for trial in one.trials}
+        assert set(load.load(store, sweep=one.id)[0].trials["name"]) == {trial.name for trial in one.trials}
 
 
 def test_trials_that_name_their_sweeps_in_one_tag_stay_readable(sweep, images):
@@ -157,11 +157,11 @@ def test_trials_that_name_their_sweeps_in_one_tag_stay_readable(sweep, images):
         client.delete_tag(run.info.run_id, f"{schema.SWEEP}.{sweep.id}")
         client.set_tag(run.info.run_id, schema.SWEEP, f"0123456789ab {sweep.id}")
     store = Store("e")
-    assert len(load.load(store, sweep=sweep.id).trials) == len(load.load(store, sweep="0123456789ab").trials) == 4
+    assert len(load.load(store, sweep=sweep.id)[0].trials) == len(load.load(store, sweep="0123456789ab")[0].trials) == 4
     larger = grid(sweep.recipes[0], cells(["l1"], [1e-3, 1e-4]), [0, 1])
     train(larger, images)
-    assert len(load.load(Store("e"), sweep=larger.id).trials) == 6
-    assert len(load.load(Store("e"), sweep=sweep.id).trials) == 4
+    assert len(load.load(Store("e"), sweep=larger.id)[0].trials) == 6
+    assert len(load.load(Store("e"), sweep=sweep.id)[0].trials) == 4
 
 
 def test_of_two_finished_runs_of_one_trial_the_newest_counts_everywhere(sweep, images):
@@ -175,7 +175,7 @@ def test_of_two_finished_runs_of_one_trial_the_newest_counts_everywhere(sweep, i
     client.set_terminated(twin, "FINISHED", older.info.end_time + 1)  # begun first, ended last
     store = Store("e")
     planned = planning.make(sweep, store, rerun=False).reused[older.data.tags[schema.KEY]]
-    reported = load.load(store).trials
+    reported = load.load(store)[0].trials
     assert planned.run_id == twin
     assert reported.loc[reported["name"] == older.info.run_name, "run_id"].tolist() == [twin]
 

@@ -1,0 +1,81 @@
+"""The report on several recipes side by side: its tables and sentences."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from regbench.report.interactions import Interaction
+from regbench.report.recipes import Side
+from regbench.report.tables import interval_and_p, listed, table, verdict
+from regbench.report.text import code, counted, described, difference, escape, join_and, number, percent
+from regbench.statistics.verdict import Verdict
+from regbench.trial import BASELINE, format_lam
+
+Family = Mapping[tuple[str, int, int], Interaction]
+MOST = 3  # differences that are named
+
+
+def side_by_side(sides: Sequence[Side]) -> str:
+    """Return a row per regularizer and recipe; the difference is that of the two accuracies as they are shown."""
+    header = (
+        "regularizer", *map(code, sides[0].values), "lam", "seeds", "test", code(BASELINE), "difference, pp", "interval",
+        "adjusted p", "verdict",
+    )  # fmt: skip
+    rows = []
+    for method in dict.fromkeys(name for side in sides for name in side.material.analysis.comparisons):
+        for side in sides:
+            analysis = side.material.analysis
+            if method in analysis.comparisons:
+                comparison, pairs, choice = (
+                    found[method] for found in (analysis.comparisons, analysis.pairs, analysis.design.choices)
+                )
+                test, none = pairs.means
+                rows.append((
+                    code(method), *map(escape, side.values.values()), format_lam(choice.lam), str(len(pairs)),
+                    percent(test), percent(none), number(difference(test, none), "+.2f"), *interval_and_p(comparison),
+                    verdict(comparison),
+                ))  # fmt: skip
+    return table(header, rows) if rows else ""
+
+
+def interactions(sides: Sequence[Side], family: Family) -> str:
+    """Return a row per regularizer and pair of recipes; what is shown adds up; "" where there is none to show."""
+    header = (
+        "regularizer", "first", "second", "lams", "seeds", "difference in the first, pp", "in the second, pp", "change, pp",
+        "interval", "adjusted p", "verdict",
+    )  # fmt: skip
+    rows = []
+    for (method, *pair), found in listed(family).items():
+        both = [sides[place] for place in pair]
+        lams = (format_lam(side.material.analysis.design.choices[method].lam) for side in both)
+        rows.append((
+            code(method), *(code(side.label) for side in both), ", ".join(lams), str(len(found.accuracies)),
+            *(number(value, "+.2f") for value in (*found.gains, found.change)),
+            *interval_and_p(found.comparison, found.change), found.verdict,
+        ))  # fmt: skip
+    return table(header, rows) if rows else ""
+
+
+def differing(parameters: Mapping[str, Collection[str]]) -> str:
+    """Return in what the recipes differ: "lr: 0.01 and 0.02; augment: none and flip_crop"."""
+    found = [f"{code(name)}: {join_and(values, lambda value: code(value) if value else '-')}"
+             for name, values in parameters.items()]  # fmt: skip
+    return "; ".join(found)
+
+
+def dependence(sides: Sequence[Side], family: Family) -> str:
+    """Return the sentence on what is shown to depend on the recipe, the largest changes first; "" if nothing is judged."""
+    if not family or all(found.comparison.verdict == Verdict.TOO_FEW for found in family.values()):
+        return ""
+    found = []
+    for (method, first, second), one in family.items():
+        if one.comparison.verdict in (Verdict.BETTER, Verdict.WORSE) and not one.comparison.trivial:
+            before, after = (code(sides[place].label) for place in (first, second))
+            found.append((abs(one.change), (
+                f"that of {code(method)} is {abs(one.change):.2f} points {one.verdict} with {after} than with {before} "
+                f"({described(one.comparison.difference, one.change)})"
+            )))  # fmt: skip
+    if not found:
+        return f"No difference to {code(BASELINE)} is shown to be larger with one of them than with another."
+    largest = [said for _, said in sorted(found, key=lambda pair: -pair[0])]
+    more = len(largest) - MOST
+    others = [f"{counted(more, 'more change')} {'is' if more == 1 else 'are'} shown"] if more > 0 else []
+    return f"The difference to {code(BASELINE)} depends on it: {'; '.join([*largest[:MOST], *others])}."
