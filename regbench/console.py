@@ -14,7 +14,6 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from regbench import plan as planning
-from regbench import stages
 from regbench.data.images import Images
 from regbench.engines.base import Engine
 from regbench.errors import without_password
@@ -126,10 +125,7 @@ def print_choice(console: Console, plan: Plan, choices: Mapping[str, Choice] | N
 
 def print_look(console: Console, plan: Plan, results: Mapping[str, Result]) -> None:
     """Print the verdicts on the fresh seeds so far."""
-    rows = fresh_table(plan.sweep, plan.lams, results)
-    for (method, found), (*_, difference, bounds, verdict) in zip(
-        stages.compare(plan.sweep, plan.lams, results).items(), rows, strict=True
-    ):
+    for method, (found, (*_, difference, bounds, verdict)) in fresh_table(plan.sweep, plan.lams, results).items():
         if found.looked:
             goes_on = found.looked < plan.sweep.looks[-1] and not found.settled
             console.print(
@@ -197,7 +193,8 @@ def print_results(console: Console, plan: Plan, results: Mapping[str, Result]) -
     """
     _print_table(console, "means over seeds", HEADINGS, table(plan.sweep, results))
     if plan.lams:
-        _print_table(console, "verdicts", FRESH_HEADINGS, fresh_table(plan.sweep, plan.lams, results))
+        rows = [row for _, row in fresh_table(plan.sweep, plan.lams, results).values()]
+        _print_table(console, "verdicts", FRESH_HEADINGS, rows)
     wrong = [result for result in results.values() if result.reason]
     for result in wrong[:MOST_REASONS]:
         console.print(f"{result.status}: {plan.sweep.name(result.trial)}: {result.reason}")

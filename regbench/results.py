@@ -49,9 +49,14 @@ def _mean(results: Sequence[Result], metric: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, Result]) -> list[tuple[str, ...]]:
-    """Return a row of texts under FRESH_HEADINGS per method at its chosen lam; `results` by trial key."""
-    rows = []
+def fresh_table(
+    sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, Result]
+) -> dict[str, tuple[Comparison, tuple[str, ...]]]:
+    """Return, per method at its chosen lam, its comparison and the texts of it under FRESH_HEADINGS.
+
+    `results` are by trial key.
+    """
+    rows = {}
     for method, found in stages.compare(sweep, lams, results).items():
         looked = stages.pairs(sweep, method, lams[method], results)[: found.looked]
         pairs = [pair for pair in looked if np.isfinite(pair).all()]
@@ -59,14 +64,8 @@ def fresh_table(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, R
         shown = (
             (f"{text.difference(own, base):+.2f}", *format_comparison(found)) if pairs else ("-", "-", found.verdict)
         )
-        rows.append(
-            (
-                sweep.cell(sweep.pair(method, lams[method], 0)[1]),
-                str(len(pairs)),
-                *map(text.percent, (own, base)),
-                *shown,
-            )
-        )
+        cell = sweep.cell(sweep.pair(method, lams[method], 0)[1])
+        rows[method] = found, (cell, str(len(pairs)), *map(text.percent, (own, base)), *shown)
     return rows
 
 
@@ -86,7 +85,7 @@ def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, flo
         chosen = _plain(", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items()))
         looks = f"fresh seeds {format_seeds(sweep.confirm)}, judged after {', '.join(map(str, sweep.looks))}"
         lines += ["", f"Chosen on validation: {chosen}. Confirmed on {looks}:", ""]
-        lines += _markdown(FRESH_HEADINGS, fresh_table(sweep, lams, results))
+        lines += _markdown(FRESH_HEADINGS, [row for _, row in fresh_table(sweep, lams, results).values()])
     lines.append("")
     if unknown:
         lines.append(f"No theoretical_speedup: the network's multiplications are not known ({unknown})")
