@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 from benchmarks import pages
-from benchmarks.training import train
+from benchmarks.training import test_accuracy
 from regbench import data
 from regbench.commands import exit_code
 from regbench.report.tables import table
@@ -35,12 +35,6 @@ RECIPES = (("constant", "none"), ("constant", "ema"), ("linear", "none"), ("cosi
 REGULARIZER, LAM = "weight_decay", 2e-3
 SIZE, EPOCHS, LR = 2_000, 20, 0.05
 CELL = ["schedule", "average", "regularizer", "seed"]  # columns that name a training
-
-
-def test_accuracy(trial: Trial, images: DeviceData) -> float:
-    """Return a trial's test accuracy, trained on one thread."""
-    torch.set_num_threads(1)
-    return train(trial, images).metrics["test/accuracy"]
 
 
 def spreads(rows: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -89,13 +83,6 @@ def _cell(trial: Trial) -> tuple[str, str, str, int]:
     return trial.recipe.schedule, trial.recipe.average, trial.regularizer, trial.seed
 
 
-def _known(out: Path) -> dict[tuple[str, str, str, int], float]:
-    """Return the accuracies of an earlier run, which are not trained again."""
-    place = out / "accuracies.csv"
-    table = pd.read_csv(place, keep_default_na=False) if place.exists() else pd.DataFrame(columns=[*CELL, "accuracy"])
-    return {tuple(row[:-1]): row[-1] for row in table.itertuples(index=False)}
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--data_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--seeds", type=click.IntRange(2), default=24)
@@ -111,7 +98,7 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
             RECIPES, range(seeds), ((BASELINE, 0.0), (REGULARIZER, LAM))
         )
     ]
-    known = _known(out)
+    known = pages.known(out / "accuracies.csv", CELL)
     on_device = DeviceData(images, torch.device("cpu"))
     missing = [trial for trial in trials if _cell(trial) not in known]
     found = Parallel(jobs, verbose=5)(delayed(test_accuracy)(trial, on_device) for trial in missing)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from regbench.data.split import split
 from regbench.measures.logits import classification
 from regbench.training.device_data import DeviceData
@@ -31,3 +33,9 @@ def train(trial: Trial, images: DeviceData) -> Accuracies:
             metrics["val/accuracy"] = found["accuracy"]
         found = classification(training.predict(images.test_images), images.test_labels)
     return Accuracies(metrics | {"test/accuracy": found["accuracy"]})
+
+
+def test_accuracy(trial: Trial, images: DeviceData) -> float:
+    """Return a trial's test accuracy, trained on one thread."""
+    torch.set_num_threads(1)
+    return train(trial, images).metrics["test/accuracy"]

@@ -1,9 +1,9 @@
-"""The benchmark of the noise that a recipe leaves in a verdict."""
+"""The benchmarks that train without tracking: of the noise that a recipe leaves in a verdict, and of precisions."""
 
 import pandas as pd
 import pytest
 
-from benchmarks import noise
+from benchmarks import noise, pages, precisions
 from regbench.trial import Recipe
 
 
@@ -26,7 +26,19 @@ def test_the_spread_is_that_of_the_paired_differences(rows):
 
 
 def test_what_is_trained_is_not_trained_again(rows, elsewhere):
-    assert noise._known(elsewhere) == {}
+    assert pages.known(elsewhere / "accuracies.csv", noise.CELL) == {}
     rows.to_csv(elsewhere / "accuracies.csv", index=False)
-    known = noise._known(elsewhere)
+    known = pages.known(elsewhere / "accuracies.csv", noise.CELL)
     assert len(known) == 8 and known["constant", "ema", "weight_decay", 3] == pytest.approx(0.42)
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.0, "equivalent"), (0.03, "better"), (-0.03, "worse")])
+def test_precisions_are_judged_by_their_paired_differences(shift, verdict):
+    values = [("float32", seed, 0.4 + 0.01 * seed) for seed in range(20)]
+    values += [("bf16", seed, 0.4 + 0.01 * seed + shift + 0.001 * (-1) ** seed) for seed in range(20)]
+    rows = pd.DataFrame(values, columns=[*precisions.CELL, "accuracy"])
+    ((kind, own, base, difference, interval, spread, found),) = precisions.comparisons(rows)
+    assert (kind, base, found) == ("bf16", "49.50%", verdict)
+    assert difference == f"{100 * shift:+.2f}" and interval.endswith("(95 %)") and spread == "0.10"
+    page = precisions.readme(rows, Recipe("cifar10-jpeg", "", 2_000, 0), "python -m benchmarks.precisions")
+    assert f"| bf16 | {own} |" in page and "on\n20 seeds" in page

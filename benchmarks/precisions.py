@@ -1,0 +1,111 @@
+"""Does rounding change the answer? The same trainings in float32 and in other precisions, seed by seed.
+
+python -m benchmarks.precisions --data_dir=cifar10-jpeg --seeds=20 --jobs=2
+
+The notebook's network, on 2,000 images, without regularization. What an earlier run has trained is taken from its
+accuracies.csv.
+"""
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+import click
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from benchmarks import pages
+from benchmarks.noise import EPOCHS, LR, SIZE
+from benchmarks.training import test_accuracy
+from regbench import data, provenance
+from regbench.click_fields import Several, choice
+from regbench.commands import exit_code
+from regbench.report.tables import table
+from regbench.report.text import bounds, level, number, percent, points
+from regbench.statistics.verdict import MARGIN, judge
+from regbench.training import precision
+from regbench.training.device_data import DeviceData
+from regbench.trial import BASELINE, PRECISIONS, Recipe, Trial
+
+REFERENCE = "float32"
+CELL = ["precision", "seed"]  # columns that name a training
+
+
+def comparisons(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return a row of texts per precision beside float32: accuracies, their paired difference and the verdict on it."""
+    accuracies = rows.pivot(index="seed", columns="precision", values="accuracy")
+    others = [kind for kind in dict.fromkeys(rows["precision"]) if kind != REFERENCE]
+    differences = {kind: (accuracies[kind] - accuracies[REFERENCE]).to_numpy() for kind in others}
+    found = []
+    for kind, comparison in judge(differences, (len(accuracies),)).items():
+        interval = comparison.difference
+        found.append((
+            kind, percent(accuracies[kind].mean()), percent(accuracies[REFERENCE].mean()), points(interval.mean),
+            f"{bounds(interval)} ({level(interval)})", number(100 * differences[kind].std(ddof=1)), comparison.verdict,
+        ))  # fmt: skip
+    return found
+
+
+def readme(rows: pd.DataFrame, recipe: Recipe, command: str) -> str:
+    """Return the committed page."""
+    header = ("precision", "test", REFERENCE, "difference, pp", "interval", "spread, pp", "verdict")
+    return f"""# Accuracy by precision
+
+    {command}
+
+{recipe.dataset} ({replace(recipe, precision=REFERENCE)}; other precisions as in the table), without regularization, on
+{rows["seed"].nunique()} seeds. {provenance.processor()}, Python {platform.python_version()}, torch {version("torch")},
+one thread a training. All accuracies: [accuracies.csv](accuracies.csv).
+
+{table(header, comparisons(rows))}
+
+The difference is that of trainings of the same seed, which start with the same weights and see the same batches; it is
+judged as in a report: equivalent is within {100 * MARGIN:g} percentage points. Spread: the standard deviation of the
+differences.
+"""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--data_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--precisions", type=Several(choice(*PRECISIONS)), default="bf16", help="To be compared with float32.")
+@click.option("--seeds", type=click.IntRange(6), default=20)
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Trainings side by side.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results/precisions"))
+def main(data_dir: Path, precisions: tuple[str, ...], seeds: int, jobs: int, out: Path) -> int:
+    """Train on SEEDS seeds in float32 and in the other precisions, and judge the differences."""
+    cpu, kinds = torch.device("cpu"), [REFERENCE, *(kind for kind in precisions if kind != REFERENCE)]
+    for kind in kinds:
+        precision.check(kind, cpu)
+    images = data.load("folder", data_dir)
+    recipe = Recipe(images.name, images.fingerprint, SIZE, 0, epochs=EPOCHS, lr=LR)
+    trials = [
+        Trial(replace(recipe, precision=kind), BASELINE, 0.0, seed) for seed, kind in product(range(seeds), kinds)
+    ]
+    known = pages.known(out / "accuracies.csv", CELL)
+    missing = [trial for trial in trials if _cell(trial) not in known]
+    on_device = DeviceData(images, cpu)
+    found = Parallel(jobs, verbose=5)(delayed(test_accuracy)(trial, on_device) for trial in missing)
+    known |= dict(zip(map(_cell, missing), found, strict=True))
+    rows = pd.DataFrame([(*_cell(trial), known[_cell(trial)]) for trial in trials], columns=[*CELL, "accuracy"])
+    asked = ",".join(precisions)
+    command = (
+        f"python -m benchmarks.precisions --data_dir={images.name} --precisions={asked} --seeds={seeds} --jobs={jobs}"
+    )
+    page = readme(rows, recipe, command)
+    pages.write(out, {"accuracies.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
+    click.echo(page)
+    return 0
+
+
+def _cell(trial: Trial) -> tuple[str, int]:
+    return trial.recipe.precision, trial.seed
+
+
+if __name__ == "__main__":
+    # by its own name, by which workers know what they call
+    from benchmarks import precisions as itself
+
+    exit_code.run(itself.main)
