@@ -128,7 +128,7 @@ def bytes_per_trial(trial: Trial, data: DeviceData) -> int:
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         stored[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # a graph that keeps its own outputs would keep itself alive
 
     images = data.train_images[: trial.recipe.batch_size][None]
     recipe = trial.recipe

@@ -314,6 +314,22 @@ def test_as_many_trials_as_the_memory_takes(recipe, images, monkeypatch):
         assert stacked.capacity(trial, device_data) == min(stacked.LARGEST["cpu"], max(1, int(fit)))
 
 
+@pytest.mark.parametrize("model", ["notebook", TINY])
+def test_measuring_a_trials_memory_leaves_nothing_of_it(recipe, images, model, monkeypatch):
+    weights, make = [], stacked_networks.build
+
+    def build(*given):
+        stack = make(*given)
+        weights.extend(map(weakref.ref, stack.parameters.values()))
+        return stack
+
+    monkeypatch.setattr(stacked_networks, "build", build)
+    trial = Trial(dataclasses.replace(recipe, model=model), "none", 0.0, 0)
+    assert stacked.bytes_per_trial(trial, DeviceData(images, CPU)) > 0
+    gc.collect()
+    assert weights and not [w for w in weights if w() is not None]
+
+
 def test_the_same_stacks_are_made_whatever_else_the_machine_does(recipe, images, monkeypatch):
     """By the memory that there is: with what is free, a sweep that is started again would round otherwise."""
     device_data, trial = DeviceData(images, CPU), Trial(recipe, "none", 0.0, 0)
