@@ -56,16 +56,16 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
         raise UserError(f"folder={str(folder)!r} is there already; give the name of a new one")
     console = Console(highlight=False, soft_wrap=True)
     calm, disturbed = folder / "calm", folder / "disturbed"
-    start = time.monotonic()
+    begin = time.monotonic()
     command = [sys.executable, "-m", "regbench", "sweep", *SWEEP, f"--engine={engine}"]
     if engine == SEQUENTIAL:
         command.append("--jobs=2")
     _finish(command, calm, console)
-    console.print(f"undisturbed: {time.monotonic() - start:.0f} s")
+    console.print(f"undisturbed: {time.monotonic() - begin:.0f} s")
     sent, chance = Counter(), random.Random(seed)
     for number in range(1, kills + 1):
         delay, what = chance.uniform(0.5, LONGEST), chance.choice(chosen)
-        process = _start(command, disturbed)
+        process = start(command, disturbed)
         try:
             process.wait(delay)
             console.print(f"the sweep was over before signal {number}")
@@ -73,7 +73,7 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, what) if what == signal.SIGINT else process.send_signal(what)
         sent[what.name] += 1
-        code, done = _end(process, what), len(_ended(disturbed))
+        code, done = _end(process, what), len(ended(disturbed))
         console.print(f"{number}: {what.name} after {delay:.1f} s, exit code {code}, {done} trials finished")
     _finish(command, disturbed, console)
     problems = list(compare(calm, disturbed))
@@ -81,36 +81,40 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
         console.print(f"WRONG: {problem}")
     counts = ", ".join(f"{count} {name}" for name, count in sent.items())
     console.print(
-        f"{engine}: {sent.total()} signals ({counts}), {len(_ended(calm))} trials, {len(problems)} differences, "
-        f"{time.monotonic() - start:.0f} s"
+        f"{engine}: {sent.total()} signals ({counts}), {len(ended(calm))} trials, {len(problems)} differences, "
+        f"{time.monotonic() - begin:.0f} s"
     )
     return 1 if problems or sent.total() < kills else 0
 
 
 def compare(calm: Path, disturbed: Path) -> Iterator[str]:
     """Yield the differences: of the choice, trials that did not end or ended twice, metrics (but times), weights."""
-    if len(chosen := {choice for folder in (calm, disturbed) for choice in _choices(folder)}) != 1:
+    if len(chosen := {choice for folder in (calm, disturbed) for choice in _choices(folder)}) > 1:
         yield f"lams chosen: {sorted(chosen)}"
-    expected = {run.data.tags[schema.KEY]: run for run in _ended(calm)}
-    found = Counter(run.data.tags[schema.KEY] for run in _ended(disturbed))
+    expected = {run.data.tags[schema.KEY]: run for run in ended(calm)}
+    found = Counter(run.data.tags[schema.KEY] for run in ended(disturbed))
     if found != Counter(expected.keys()):
         yield f"trials finished: {sorted(found.values())} of {len(expected)}"
     if left := [run.info.run_name for run in _runs(disturbed) if run.info.status == "RUNNING"]:
         yield f"left RUNNING: {left}"
-    for run in _ended(disturbed):
+    for run in ended(disturbed):
         name, other = run.info.run_name, expected[run.data.tags[schema.KEY]]
         for metric in sorted(run.data.metrics.keys() | other.data.metrics.keys()):
             if not metric.startswith("time/") and _points(disturbed, run, metric) != _points(calm, other, metric):
                 yield f"{name}: {metric}"
-        if _weights(run) != _weights(other):
+        if weights(run) != weights(other):
             yield f"{name}: weights"
 
 
-def _start(command: list[str], folder: Path) -> subprocess.Popen:
+def start(command: list[str], folder: Path) -> subprocess.Popen:
+    """Start a command in a folder, which is made, with its output in `log` there; what is kept is shared with its siblings.
+
+    That is, what a GPU has been measured to compute fastest, by which results are rounded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
         "PYTHONPATH": str(PROJECT),
-        "REGBENCH_CACHE": str(folder.resolve() / "cache"),
+        "REGBENCH_CACHE": str(folder.resolve().parent / "cache"),
         "REGBENCH_CHECKPOINT_SECONDS": "0",
     }
     with (folder / "log").open("a") as log:
@@ -127,7 +131,7 @@ def _end(process: subprocess.Popen, what: signal.Signals) -> int:
 
 
 def _finish(command: list[str], folder: Path, console: Console) -> None:
-    code = _start(command, folder).wait(ENDLESS)
+    code = start(command, folder).wait(ENDLESS)
     if code:
         console.print((folder / "log").read_text()[-2000:])
         raise UserError(f"the sweep in {folder} ended with exit code {code}")
@@ -145,7 +149,8 @@ def _runs(folder: Path) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id], max_results=10_000)) if experiment else []
 
 
-def _ended(folder: Path) -> list[Run]:
+def ended(folder: Path) -> list[Run]:
+    """Return the runs of the trials that have finished, of the sweeps in a folder."""
     return [run for run in _runs(folder) if schema.KEY in run.data.tags and run.info.status == "FINISHED"]
 
 
@@ -153,12 +158,18 @@ def _choices(folder: Path) -> set[str]:
     return {run.data.tags[schema.CHOICE] for run in _runs(folder) if schema.CHOICE in run.data.tags}
 
 
+def values(folder: Path, run: Run, metric: str) -> list[float]:
+    """Return a run's values of a metric, step by step."""
+    return [point.value for point in _client(folder).get_metric_history(run.info.run_id, metric)]
+
+
 def _points(folder: Path, run: Run, metric: str) -> list[tuple[int, str]]:
     # as text, in which NaN equals itself
     return [(point.step, repr(point.value)) for point in _client(folder).get_metric_history(run.info.run_id, metric)]
 
 
-def _weights(run: Run) -> bytes:
+def weights(run: Run) -> bytes:
+    """Return the file of a trial's weights."""
     return (Path(run.info.artifact_uri.removeprefix("file://")) / "weights" / "model.safetensors").read_bytes()
 
 

@@ -107,7 +107,7 @@ def main(options: SpeedOptions) -> None:
     top = ceilings(device, ["float32", *kinds])
     memory.keep_freed()
     rows = []
-    with ProcessPoolExecutor(1, get_context("spawn"), _open, (data, device, steps)) as separate:
+    with ProcessPoolExecutor(1, get_context("spawn"), open_loop, (data, device, steps)) as separate:
         for trial in trials:
             entrants = dict(contenders(trial, data, device, sizes, kinds, steps, separate))
             times = take_turns(entrants, trial.regularizer, options.repetitions, console)
@@ -127,7 +127,7 @@ def contenders(
     trial: Trial, data: Images, device: torch.device, sizes: list[int], kinds: list[str], steps: int, separate: Executor
 ) -> Iterator[tuple[str, Measure]]:
     """Yield every way to train `trial` on this device, by name; the notebook's loop runs in the `separate` process."""
-    yield BASELINE, lambda: separate.submit(_plain, trial).result()
+    yield BASELINE, lambda: separate.submit(time_loop, trial).result()
     device_data = DeviceData(data, device)
     for kind in kinds:
         chosen = replace(trial, recipe=replace(trial.recipe, precision=kind))
@@ -135,20 +135,20 @@ def contenders(
         yield f"sequential{suffix}", partial(_sequential, chosen, device_data, steps)
         for size in sizes:
             several = [replace(chosen, seed=seed) for seed in range(size)]
-            yield f"stacked {size}{suffix}", partial(_stacked, several, device_data, steps, False)
+            yield f"stacked {size}{suffix}", partial(time_stack, several, device_data, steps, False)
             if stack.recordable(several, device_data):
-                yield f"stacked {size}{suffix}, recorded", partial(_stacked, several, device_data, steps, True)
+                yield f"stacked {size}{suffix}, recorded", partial(time_stack, several, device_data, steps, True)
         if device.type == "cpu" and CORES > 1:
             yield f"sequential{suffix}, {CORES} side by side", partial(_side_by_side, chosen, data, CORES, steps)
 
 
-def _open(*arguments: object) -> None:
-    """Keep what `_plain` needs in its process, which gets it once."""
+def open_loop(*arguments: object) -> None:
+    """Keep what `time_loop` needs in its process, which gets it once."""
     global opened
     opened = arguments
 
 
-def _plain(trial: Trial) -> float:
+def time_loop(trial: Trial) -> float:
     data, device, steps = opened
     model = notebook_loop.network(len(data.classes), trial.seed).to(device)
     list(notebook_loop.train(model, trial, data, device, max_steps=2))  # warm-up
@@ -167,7 +167,7 @@ def _sequential(trial: Trial, data: DeviceData, steps: int) -> float:
         return single.train_epoch(training, 1, data, part)["time/epoch"] / steps
 
 
-def _stacked(trials: list[Trial], data: DeviceData, steps: int, record: bool) -> float:
+def time_stack(trials: list[Trial], data: DeviceData, steps: int, record: bool) -> float:
     size = trials[0].recipe.batch_size
     with precision.settings(trials[0].recipe.precision, data.device):
         training = stack.Training(trials, data, record)
