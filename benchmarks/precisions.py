@@ -24,14 +24,14 @@ from regbench import data, provenance
 from regbench.click_fields import Several, choice
 from regbench.commands import exit_code
 from regbench.report.tables import table
-from regbench.report.text import bounds, level, number, percent, points
+from regbench.report.text import bounds, difference, level, number, percent
 from regbench.statistics.verdict import MARGIN, judge
 from regbench.training import precision
 from regbench.training.device_data import DeviceData
 from regbench.trial import BASELINE, PRECISIONS, Recipe, Trial
 
 REFERENCE = "float32"
-CELL = ["precision", "seed"]  # columns that name a training
+CELL = ["precision", "recipe", "seed"]  # columns that name a training; of the recipe its id
 
 
 def comparisons(rows: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -41,9 +41,9 @@ def comparisons(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     differences = {kind: (accuracies[kind] - accuracies[REFERENCE]).to_numpy() for kind in others}
     found = []
     for kind, comparison in judge(differences, (len(accuracies),)).items():
-        interval = comparison.difference
+        interval, own, base = comparison.difference, accuracies[kind].mean(), accuracies[REFERENCE].mean()
         found.append((
-            kind, percent(accuracies[kind].mean()), percent(accuracies[REFERENCE].mean()), points(interval.mean),
+            kind, *map(percent, (own, base)), number(difference(own, base), "+.2f"),
             f"{bounds(interval)} ({level(interval)})", number(100 * differences[kind].std(ddof=1)), comparison.verdict,
         ))  # fmt: skip
     return found
@@ -100,8 +100,8 @@ def main(data_dir: Path, precisions: tuple[str, ...], seeds: int, jobs: int, out
     return 0
 
 
-def _cell(trial: Trial) -> tuple[str, int]:
-    return trial.recipe.precision, trial.seed
+def _cell(trial: Trial) -> tuple[str, str, int]:
+    return trial.recipe.precision, trial.recipe.id, trial.seed
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks import notebook_loop
 from regbench import provenance, regularizers
-from regbench.click_fields import AUTO, choice, command, option, switch, whole
+from regbench.click_fields import AUTO, Several, choice, command, option, switch, whole
 from regbench.commands import exit_code, parsing
 from regbench.data import NAMES as DATASETS
 from regbench.data import load
@@ -77,7 +77,7 @@ class SpeedOptions:
     steps: int = option(60, whole(5, 10**6), "Steps of a repetition.")
     repetitions: int = option(5, whole(2, 10**6))
     batch_size: int = option(100, whole(1, 10**6))
-    precisions: str = option("float32", click.STRING, "Of the engines, a comma list.")
+    precisions: tuple[str, ...] = option("float32", Several(choice(*PRECISIONS)), "Of the engines, a comma list.")
     profile: bool = option(True, switch(), "Say where the time of a step goes.")
     out: str = option("speed", click.STRING, "Folder for the table and the plot.")
 
@@ -90,7 +90,7 @@ def main(options: SpeedOptions) -> None:
     default = "1,4" if device.type == "cpu" else "1,8,64"
     stacks = default if options.stacks == AUTO else options.stacks
     sizes = [whole(1, LARGEST[device.type]).convert(item, None, None) for item in stacks.split(",")]
-    kinds = [kind.strip() for kind in options.precisions.split(",")]
+    kinds = list(options.precisions)
     for kind in kinds:
         precision.check(kind, device)
     data = load(options.dataset, options.data_dir)

@@ -116,8 +116,9 @@ def print_choice(console: Console, plan: Plan, choices: Mapping[str, Choice] | N
         if found and len(found.means) > 1:
             edge = f", the {found.edge} of the grid" if found.at_edge else ""
             parts[-1] += f" (validation {text.percent(found.means[found.lam])}{edge})"
-    who = "an earlier start has chosen" if plan.chosen_by else "chosen on validation"
-    console.print(f"lam, {who}: {', '.join(parts)}")
+    who = "an earlier start has chosen" if plan.chosen_by and not choices else "chosen on validation"
+    if parts:
+        console.print(f"lam, {who}: {', '.join(parts)}")
     missing = [method for method in plan.sweep.methods if method not in plan.lams]
     if missing:
         console.print(f"no lam could be chosen for {', '.join(missing)}: at each a trial failed or diverged")
@@ -161,7 +162,7 @@ def _format_power(sweep: Sweep) -> str:
     """Return what the sweep will be able to show, where differences spread as is assumed."""
     from regbench.statistics.power import GAINS, SPREAD, power  # late: a plan is often read for something else
 
-    methods = len(sweep.methods) // len(sweep.recipes)  # that are judged together
+    methods = sweep.family
     if not sweep.confirm:
         least = seeds_needed(methods) + 1
         if len(sweep.seeds) < least:

@@ -22,9 +22,9 @@ class Plan:
     """What is to be done next of a sweep: of its `trials`, `todo` are trained, `reused` (by key) are finished already.
 
     The trials are those of the grid and, once it has chosen `lams` (by method), those on fresh seeds up to the next
-    look. `chosen_by` is the run of an earlier start that has chosen. `altered` is how many of `todo` are finished with
-    other images under the data set's name. With `rerun` what is finished is trained too, and nothing goes on from where
-    it was cut off.
+    look; what an earlier start has `chosen` of them, in its run `chosen_by`, stays. `altered` is how many of `todo` are
+    finished with other images under the data set's name. With `rerun` what is finished is trained too, and nothing goes
+    on from where it was cut off.
     """
 
     sweep: Sweep
@@ -32,6 +32,7 @@ class Plan:
     todo: tuple[Trial, ...]
     reused: dict[str, FinishedTrial] = field(default_factory=dict)
     lams: Mapping[str, float] = field(default_factory=dict)
+    chosen: Mapping[str, float] = field(default_factory=dict)
     chosen_by: str = ""
     altered: int = 0
     rerun: bool = False
@@ -53,7 +54,7 @@ def make(sweep: Sweep, store: Store, rerun: bool) -> Plan:
     finished = finished_trials.of_recipes(store, sweep.recipes)
     chosen_by, lams = finished_trials.choice(store, sweep) if sweep.confirm and not rerun else ("", {})
     plan = _advance(
-        Plan(sweep, (), (), lams=lams, chosen_by=chosen_by, rerun=rerun),
+        Plan(sweep, (), (), lams=lams, chosen=lams, chosen_by=chosen_by, rerun=rerun),
         {},
         lambda trials: {trial.key: finished[trial.key] for trial in trials if trial.key in finished},
     )
@@ -79,8 +80,9 @@ def _advance(
     sweep, lams = plan.sweep, plan.lams
     known, added, reused = dict(ended), (), {}
     while True:
-        if sweep.confirm and not lams and all(trial.key in known for trial in sweep.trials):
-            lams = {method: choice.lam for method, choice in stages.choices(sweep, known).items()}
+        if sweep.confirm and len(lams) < len(sweep.methods) and all(trial.key in known for trial in sweep.trials):
+            # what is chosen stays; of a method that had no choice, for want of results, no fresh seed has been seen
+            lams = {method: choice.lam for method, choice in stages.choices(sweep, known).items()} | lams
         needed = sweep.trials + (stages.fresh(sweep, lams, known) if lams else ())
         new = tuple(trial for trial in needed if trial.key not in known)
         found = find(new) if new else {}
@@ -134,8 +136,10 @@ def estimate(trials: Sequence[Trial], data: Images, engine: Engine) -> float | N
     Evaluation is counted as a third of a training pass: a forward pass is about a third of a forward and backward one.
     """
     seconds = 0.0
-    for recipe in dict.fromkeys(trial.recipe for trial in trials):
-        members = [trial for trial in trials if trial.recipe == recipe]
+    # at another learning rate a step takes as long
+    alike = [replace(trial, recipe=replace(trial.recipe, lr=trials[0].recipe.lr)) for trial in trials]
+    for recipe in dict.fromkeys(trial.recipe for trial in alike):
+        members = [trial for trial in alike if trial.recipe == recipe]
         try:
             cost = engine.seconds_per_image(members, data)
         except Exception:  # a model that cannot be trained fails as a trial, with its reason on record

@@ -15,7 +15,7 @@ from regbench.data.split import check as check_split
 from regbench.engines.base import RAY
 from regbench.errors import UserError
 from regbench.tracking.store import Store
-from regbench.trial import SCOPES, Recipe, Sweep
+from regbench.trial import BASELINE, SCOPES, Recipe, Sweep
 
 
 def find_device(name: str, backend: str) -> str:
@@ -79,16 +79,29 @@ def check_sweep(sweep: Sweep, data: Images, device: str) -> None:
             for reg in dict.fromkeys(trial.regularizer for trial in sweep.trials):
                 if regularizers.find(reg).has("dense_input"):
                     dense.check(recipe, data, reg)
-        for scope in dict.fromkeys(trial.scope for trial in sweep.trials if trial.scope not in SCOPES):
-            from regbench.training import scope as scopes
-
-            scopes.check(scope, recipe.model, len(data.classes))
+        _check_scopes(recipe, tuple(dict.fromkeys(t.scope for t in sweep.trials if t.regularizer != BASELINE)), data)
 
 
 def _is_sound(recipe: Recipe) -> bool:
     """Return whether a recipe's network is known to be trainable: a packaged one, unless it is to train on one image."""
     count = recipe.train_size - recipe.val_size
     return recipe.model in networks.PACKAGED and 1 not in (recipe.batch_size, count % recipe.batch_size)
+
+
+def _check_scopes(recipe: Recipe, scopes: Sequence[str], data: Images) -> None:
+    """Check that each scope has something of the recipe's network, and that no two have the same of it."""
+    if len(scopes) == 1 and scopes[0] in SCOPES:
+        return
+    from regbench.training import scope
+
+    found: dict[tuple[str, ...], str] = {}
+    for text in scopes:
+        other = found.setdefault(scope.check(text, recipe.model, len(data.classes)), text)
+        if other != text:
+            raise UserError(
+                f"scope={','.join(scopes)!r}: {other} and {text} are the same parameters of model={recipe.model!r}, which "
+                "would be trained twice; leave one out"
+            )
 
 
 def _check_optimizer(recipe: Recipe, regs: Sequence[str]) -> None:

@@ -45,12 +45,12 @@ def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Co
             context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
         results: dict[str, Result] = {}
-        chosen = False
+        recorded: Mapping[str, float] = {}
         while plan.trials:
             results |= {result.trial.key: result for result in _kept(plan)}
             parent.adopt({result.trial: plan.kept[result.trial.key] for result in _kept(plan)})
-            if plan.lams and not chosen:
-                chosen = True
+            if plan.lams != recorded:
+                recorded = plan.lams
                 _record_choice(parent.writer, plan, results, console)
             results |= {result.trial.key: result for result in _train(plan, data, engine, parent.writer, console)}
             if plan.lams:
@@ -59,6 +59,8 @@ def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Co
         unknown = per_image(plan.sweep.recipes[0].model, len(data.classes)).unknown
         complete = all(result.status != "failed" for result in results.values())
         parent.end(describe(plan.sweep, results, plan.lams, unknown), complete)
+    if plan.sweep.confirm and not plan.lams:
+        print_choice(console, plan)
     print_results(console, plan, results)
     return list(results.values())
 
@@ -71,8 +73,9 @@ def _kept(plan: Plan) -> Iterator[Result]:
 
 
 def _record_choice(writer: Writer, plan: Plan, results: Mapping[str, Result], console: Console) -> None:
-    """Record the lams, and if it is this start that has chosen them, the means that led to them."""
-    choices = {} if plan.chosen_by else stages.choices(plan.sweep, results)
+    """Record the lams, and of those that no earlier start has chosen, the means that led to them."""
+    found = stages.choices(plan.sweep, results)
+    choices = {method: found[method] for method in plan.lams if method not in plan.chosen}
     writer.choose(plan.lams, {method: choice.means for method, choice in choices.items()}, plan.chosen_by)
     print_choice(console, plan, choices)
 

@@ -1,5 +1,6 @@
 """Recipe, trial, sweep and grid: what is to be trained."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -85,8 +86,8 @@ class Recipe:
     def __str__(self) -> str:
         return (
             f"{self.model}, {self.train_size - self.val_size:,} images trained on, {self.val_size:,} held out for "
-            f"validation, {self.epochs} epochs, batch {self.batch_size}, lr {self.lr:g}, momentum {self.momentum:g}, "
-            f"{self._said_unless_neutral()}{self.precision}"
+            f"validation, {self.epochs} epochs, batch {self.batch_size}, lr {self.lr}, "
+            f"momentum {self.momentum:g}, {self._said_unless_neutral()}{self.precision}"
         )
 
     def _said_unless_neutral(self) -> str:
@@ -159,8 +160,13 @@ class Sweep:
 
     @cached_property
     def recipes(self) -> tuple[Recipe, ...]:
-        """Several are compared side by side, each with its own `none`; they differ in their learning rate alone."""
+        """Several are compared side by side, each with its own `none`."""
         return tuple(dict.fromkeys(trial.recipe for trial in self.trials))
+
+    @cached_property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates: of several recipes what tells a regularizer's methods apart."""
+        return tuple(dict.fromkeys(recipe.lr for recipe in self.recipes))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -180,7 +186,7 @@ class Sweep:
         return f"{self.cell(trial)} seed={trial.seed}"
 
     def _suffix(self, trial: Trial) -> str:
-        return f" lr={trial.recipe.lr:g}" if len(self.recipes) > 1 else ""
+        return f" lr={trial.recipe.lr}" if len(self.rates) > 1 else ""
 
     @cached_property
     def _arms(self) -> dict[str, Trial]:
@@ -199,6 +205,11 @@ class Sweep:
     def is_fresh(self, trial: Trial) -> bool:
         """Return whether a trial is one on a fresh seed, and not of the grid."""
         return trial.seed in self.confirm
+
+    @property
+    def family(self) -> int:
+        """How many methods are judged together: those of a recipe."""
+        return max(Counter(self.recipe(method) for method in self.methods).values(), default=0)
 
     def recipe(self, method: str) -> Recipe:
         """Return the recipe of a method."""

@@ -219,6 +219,8 @@ CASES = [
     ("sweep", {"scope": "conv*,,l1.*"}, "scope='conv*,,l1.*' has an empty item between commas; accepted"),
     ("sweep", {"scope": "conv*,conv*"}, "conv* is given more than once; write it once"),
     ("sweep", {"scope": "weights,l1.bias"}, "scope='weights,l1.bias': weights does not go with patterns; accepted"),
+    ("sweep", {"scope": "no_norm,all"}, "no_norm and all are the same parameters of model='tests.networks:Tiny', which"),
+    ("sweep", {"scope": "weights,all", "reg": "l1,dropout"}, "reg='dropout' acts on no weights, and would be trained"),
     ("sweep", {"scope": "all,no_norm,all"}, "scope='all,no_norm,all': all is given more than once; write it once"),
     ("sweep", {"scope": "conv1 weight"}, "'conv1 weight' is not a pattern of letters, digits and _.-*?[]!; accepted"),
     ("sweep", {"scope": "l1.*,biases"}, "'biases' matches no parameter of model='tests.networks:Tiny'; accepted: weights"),

@@ -34,8 +34,8 @@ def test_what_is_trained_is_not_trained_again(rows, elsewhere):
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.0, "equivalent"), (0.03, "better"), (-0.03, "worse")])
 def test_precisions_are_judged_by_their_paired_differences(shift, verdict):
-    values = [("float32", seed, 0.4 + 0.01 * seed) for seed in range(20)]
-    values += [("bf16", seed, 0.4 + 0.01 * seed + shift + 0.001 * (-1) ** seed) for seed in range(20)]
+    values = [("float32", "a", seed, 0.4 + 0.01 * seed) for seed in range(20)]
+    values += [("bf16", "b", seed, 0.4 + 0.01 * seed + shift + 0.001 * (-1) ** seed) for seed in range(20)]
     rows = pd.DataFrame(values, columns=[*precisions.CELL, "accuracy"])
     ((kind, own, base, difference, interval, spread, found),) = precisions.comparisons(rows)
     assert (kind, base, found) == ("bf16", "49.50%", verdict)

@@ -38,5 +38,3 @@ def test_learning_rates_and_scopes_end_in_one_report(run_here, elsewhere):
     for rate in ("0.02", "0.1"):
         whole = (folder / f"lr={rate}" / "report.md").read_text()
         assert "| `l2` | `l2 scope=all` |" in whole  # against each other
-        # to go on with this recipe alone, and with what is its own
-        assert f"| lr | {rate} |" in whole

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench.regularizers import cells
-from regbench.trial import NEUTRAL, Recipe, Trial, format_lam, format_seeds, grid, parse_seeds
+from regbench.trial import NEUTRAL, Recipe, Trial, format_lam, format_seeds, grid, parse_seeds, side_by_side
 
 RECIPE = Recipe("folder-name", "f" * 64, train_size=100, val_size=10)
 
@@ -123,3 +123,22 @@ def test_a_written_lam_reads_back_the_same(lam):
 @given(st.sets(st.integers(0, 100), max_size=30))
 def test_written_seeds_read_back_the_same(seeds):
     assert parse_seeds(format_seeds(seeds)) == tuple(sorted(seeds))
+
+
+def test_learning_rates_that_are_nearly_the_same_are_told_apart():
+    rates = (0.1234567, 0.1234568)
+    recipes = [dataclasses.replace(RECIPE, lr=lr) for lr in rates]
+    both = side_by_side([grid(recipe, cells(["l1"], [1e-3]), [0]) for recipe in recipes])
+    assert both.methods == ("l1 lr=0.1234567", "l1 lr=0.1234568")
+    assert [f"lr {lr}," in str(recipe) for lr, recipe in zip(rates, recipes, strict=True)] == [True, True]
+
+
+def test_recipes_that_differ_in_something_else_are_not_named_by_their_learning_rate():
+    """As those of the notebook's experiments."""
+    parts = [
+        grid(RECIPE, cells(["l1", "l2"], [1e-3]), [0]),
+        grid(dataclasses.replace(RECIPE, epochs=9), cells(["l1_prox"], [1e-3]), [0]),
+    ]
+    both = side_by_side(parts)
+    assert both.methods == ("l1", "l2", "l1_prox") and both.family == 2
+    assert both.name(both.trials[0]) == "none seed=0"

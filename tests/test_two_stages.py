@@ -190,6 +190,36 @@ def test_a_choice_is_never_made_again(sweep, images):
     assert json.loads(parents()[-1].data.tags[schema.CHOICE]) == chosen
 
 
+def test_a_method_that_had_no_choice_gets_it_once_its_trials_are_there(sweep, images):
+    """With one learning rate all of l2 fails at first; what was chosen for the others stays."""
+    recipes = [replace(sweep.recipes[0], lr=lr) for lr in (0.01, 0.1)]
+    both = side_by_side([replace(sweep, trials=tuple(replace(t, recipe=r) for t in sweep.trials)) for r in recipes])
+    lost = [t for t in both.trials if t.recipe.lr == 0.1 and t.regularizer == "l2" and t.seed == 0]
+
+    class Loses(Invented):
+        def train(self, trials, data, resume=True):
+            for event in super().train(trials, data, resume):
+                yield Failed(event.trial, "no luck") if isinstance(event, Trained) and event.trial in lost else event
+
+    text = train(both, images, Loses(accuracy))
+    assert "no lam could be chosen for l2 lr=0.1: at each a trial failed or diverged" in text
+    chosen = json.loads(parents()[-1].data.tags[schema.CHOICE])
+    assert chosen == {recipes[0].id: {"l1": 1e-4, "l2": 1e-3}, recipes[1].id: {"l1": 1e-4}}
+    engine = Invented(accuracy)
+    text = train(both, images, engine)
+    assert "chosen on validation: l1 lr=0.01 1e-4" in text and "l2 lr=0.1 1e-3 (validation" in text
+    # what was lost, l2's own fresh seeds, and `none` on those of them on which l1 did not need it
+    count = [sum(name.startswith(method) for name in engine.trained) for method in ("l2", "none", "l1")]
+    assert count == [2 + 20, 12, 0]
+    assert json.loads(parents()[-1].data.tags[schema.CHOICE])[recipes[1].id] == {"l1": 1e-4, "l2": 1e-3}
+
+
+def test_where_no_lam_could_be_chosen_that_is_said(sweep, images):
+    names = [t.name for t in sweep.trials if t.regularizer != "none"]
+    text = train(sweep, images, Invented(accuracy, failing=names))
+    assert "no lam could be chosen for l1, l2: at each a trial failed or diverged" in text
+
+
 def test_rerun_trains_everything_again_and_chooses_anew(sweep, images):
     train(sweep, images, Invented(accuracy))
     engine = Invented(lambda trial: accuracy(trial) - (0.2 if trial.lam == 1e-3 else 0))

@@ -1,4 +1,4 @@
-"""`sweep`: regularizers x lams x seeds of one recipe, trained and tracked (`mlflow run . -P reg=l2`)."""
+"""`sweep`: regularizers x lams x seeds, trained and tracked (`mlflow run . -P reg=l2`)."""
 
 import sys
 from collections.abc import Sequence
@@ -52,6 +52,12 @@ class SweepOptions(TrainingOptions):
 def main(options: SweepOptions, **chosen: object) -> None:
     """Train regularizers x lams x seeds and track every trial in MLflow."""
     cells = regularizers.cells(options.reg, options.lam, options.baseline)
+    for reg in options.reg if len(options.scope) > 1 else ():
+        if reg != BASELINE and not regularizers.find(reg).acts_on_weights():
+            raise UserError(
+                f"scope={','.join(options.scope)!r}: reg={reg!r} acts on no weights, and would be trained alike with each; "
+                "give one scope, or leave it out"
+            )
     prepared = pipeline.prepare(options, options.reg, chosen["model"])
     data, train_size = prepared.data, prepared.size(options.train_size)
     val_size = options.val_size

@@ -25,13 +25,12 @@ def select(name: str, jobs: int | None, sweep: Sweep, data: Images, device: str,
 
         device = ray.connect(device)
     for recipe in sweep.recipes:
-        # which not every device has; of a cluster's processors nothing is known here
-        if recipe.precision == "tf32" or (recipe.precision == "bf16" and backend != RAY):
+        if recipe.precision in ("tf32", "bf16"):  # which not every device has
             import torch
 
             from regbench.training import precision
 
-            precision.check(recipe.precision, torch.device(device))
+            precision.check(recipe.precision, torch.device(device), here=backend != RAY)
     if name == STACKED:
         _check_stacks(sweep, data)
     if backend == RAY:

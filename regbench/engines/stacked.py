@@ -101,9 +101,14 @@ def train(trials: Sequence[Trial], data: DeviceData, size: int | None = None, re
 
 
 def _fitting(trial: Trial, data: DeviceData) -> int:
-    """Return `capacity`; 1 for a network that cannot be run there, so that each of its trials says why."""
+    """Return `capacity`; 1 for a network that cannot be run there, so that each of its trials says why.
+
+    Where memory is taken for the moment, it is the largest: a stack that does not fit is halved.
+    """
     try:
         return capacity(trial, data)
+    except torch.OutOfMemoryError:
+        return LARGEST[data.device.type]
     except Exception as error:
         log.warning("trials are not stacked: %s", one_line(error))
         return 1

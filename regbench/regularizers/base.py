@@ -41,6 +41,11 @@ class Regularizer:
         return getattr(cls, hook) is not getattr(Regularizer, hook)
 
     @classmethod
+    def acts_on_weights(cls) -> bool:
+        """Return whether the class acts on weights, so that a scope matters, and not on what the network computes alone."""
+        return any(map(cls.has, ("penalty", "add_grad", "before_step", "after_step", "value", "target_sparsity")))
+
+    @classmethod
     def acts_after_adam(cls) -> bool:
         """Return whether after_step is called with Adam too: it is not where before_step stands in for it."""
         return cls.has("after_step") and not cls.has("before_step")

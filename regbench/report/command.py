@@ -12,17 +12,21 @@ from regbench.report.load import Runs
 from regbench.statistics.looks import schedule
 from regbench.tracking.schema import GRID
 from regbench.tracking.store import DEFAULT_EXPERIMENT
-from regbench.trial import BASELINE, Recipe, default_val_size, format_lam, seeds_option
+from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, format_lam, seeds_option
+
+# scopes, lams, seeds, as options
+Group = tuple[str, str, tuple[int, ...]]
 
 
 def sweeps(runs: Runs, confirm: int = 0) -> list[tuple[list[str], str]]:
     """Return methods with the command that goes on with their sweep, or trains it with `confirm` fresh seeds instead.
 
-    There is one for each scope and grid, since a sweep has one of each: usually one. Options of the recipe that have their
-    default are left out; what is not known, as a folder's place, is left as three dots.
+    There is one for each grid, since a sweep has one: usually one. Scopes that can be given together are, with the same
+    regularizers, and so are the learning rates that were compared. Options of the recipe that have their default are left
+    out; what is not known, as a folder's place, is left as three dots.
     """
     grid = runs.trials[runs.trials["stage"] == GRID]
-    groups: dict[tuple[str, str, tuple[int, ...]], dict[str, str]] = {}
+    groups: dict[Group, dict[str, str]] = {}
     for method, cells in grid[grid["method"] != BASELINE].groupby("method", sort=False):
         seeds = runs.chosen_on.get(method) or frozenset(grid["seed"])
         name, scope = cells["regularizer"].iloc[0], method.partition(" scope=")[2]
@@ -32,11 +36,26 @@ def sweeps(runs: Runs, confirm: int = 0) -> list[tuple[list[str], str]]:
         group = scope, "" if own else ",".join(map(format_lam, lams)), tuple(sorted(seeds))
         groups.setdefault(group, {})[method] = name
     found = []
-    for (scope, lams, seeds), names in groups.items():
+    for (scopes, lams, seeds), names in _together(groups).items():
         fresh = str(confirm) if confirm else _recorded(runs, seeds, len(names))
-        options = [("reg", ",".join(names.values())), ("lam", lams), ("seeds", seeds_option(seeds)), ("confirm", fresh)]
-        found.append((list(names), _command([*options, ("scope", scope)], runs)))
+        regs = ",".join(dict.fromkeys(names.values()))
+        options = [("reg", regs), ("lam", lams), ("seeds", seeds_option(seeds)), ("confirm", fresh)]
+        found.append((list(names), _command([*options, ("scope", scopes)], runs)))
     return found
+
+
+def _together(groups: dict[Group, dict[str, str]]) -> dict[Group, dict[str, str]]:
+    """Return the groups, of which those that differ in scope alone are one, if an option can have all of their scopes."""
+    found: dict[tuple, dict[str, dict[str, str]]] = {}
+    for (scope, lams, seeds), names in groups.items():
+        # patterns stand alone
+        alike = tuple(names.values()) if scope in ("", *SCOPES) else scope
+        found.setdefault((alike, lams, seeds), {})[scope or "weights"] = names
+    joined = {}
+    for (_, lams, seeds), scopes in found.items():
+        option = "" if list(scopes) == ["weights"] else ",".join(scopes)
+        joined[option, lams, seeds] = {method: name for names in scopes.values() for method, name in names.items()}
+    return joined
 
 
 def _recorded(runs: Runs, seeds: tuple[int, ...], family: int) -> str:
@@ -48,7 +67,8 @@ def _recorded(runs: Runs, seeds: tuple[int, ...], family: int) -> str:
 
 def _command(options: Iterable[tuple[str, str]], runs: Runs) -> str:
     experiment = "" if runs.experiment == DEFAULT_EXPERIMENT else runs.experiment
-    given = [*options, *_recipe(runs.recipe), ("experiment", experiment)]
+    recipe = runs.recipe | ({"lr": runs.rates} if runs.rates else {})
+    given = [*options, *_recipe(recipe), ("experiment", experiment)]
     words = [f"-P {shlex.quote(f'{name}={value}')}" for name, value in given if value]
     return " ".join(["mlflow run . --env-manager=local", *words])
 

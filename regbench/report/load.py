@@ -53,6 +53,7 @@ class Runs:
     unreported: int = 0  # runs of recipes of which no trial has finished
     confirm: tuple[int, ...] = ()
     looks: tuple[int, ...] = ()
+    rates: str = ""  # the learning rates of the newest sweep, as an option, if it has several
     choice: dict[str, float] = field(default_factory=dict)
     chosen_on: dict[str, frozenset[int]] = field(default_factory=dict)
 
@@ -237,10 +238,12 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]
     """
     confirm: set[int] = set()
     looks: tuple[int, ...] = ()
+    rates = ""
     choice: dict[str, float] = {}
     chosen_on: dict[str, frozenset[int]] = {}
     for run in sweeps:
         tags = run.data.tags
+        rates = tags.get(schema.RATES, "")
         try:
             if schema.CONFIRM in tags:
                 confirm |= set(parse_seeds(tags[schema.CONFIRM]))
@@ -258,7 +261,7 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]
             grid = rows["sweeps"].map(lambda stages, id=tags[schema.SWEEP]: stages.get(id) == schema.GRID)
             choice |= chosen
             chosen_on |= dict.fromkeys(chosen, frozenset(rows.loc[grid, "seed"]))
-    return {"confirm": tuple(sorted(confirm)), "looks": looks, "choice": choice, "chosen_on": chosen_on}
+    return {"confirm": tuple(sorted(confirm)), "looks": looks, "rates": rates, "choice": choice, "chosen_on": chosen_on}
 
 
 def _number(run: Run, name: str, kind: type, missing: str) -> float | int:

@@ -1,5 +1,6 @@
 """Several recipes side by side: in what they differ, and what each is called."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,15 @@ class Side:
 
 
 def sides(materials: Sequence[Material]) -> tuple[Side, ...]:
-    """Return the recipes by name: `lr=0.01`, of all parameters in which they differ.
+    """Return the recipes by name: `lr=0.01`, of all parameters in which they differ, and in the order of their values.
 
     The fingerprint of the data is in a name only where nothing else tells. Where what is on record tells nothing, a recipe
     is called by its id, and so is the folder where the name is not safe or some system takes it for another's.
     """
+    names = list(differing([material.runs.recipe for material in materials]))
+    # not in the order in which they were trained, by which the same sweep would be reported in two ways
+    materials = sorted(materials, key=lambda one: [_rank(one.runs.recipe.get(name, "")) for name in names])
     recipes = [material.runs.recipe for material in materials]
-    names = list(differing(recipes))
     without = [name for name in names if name != DATA]
     if len({tuple(recipe.get(name, "") for name in without) for recipe in recipes}) == len(recipes):
         names = without
@@ -48,6 +51,15 @@ def sides(materials: Sequence[Material]) -> tuple[Side, ...]:
         label = name if count[label] > 1 else label
         found.append(Side(own, label, folder if safe else name, material))
     return tuple(found)
+
+
+def _rank(value: str) -> tuple[float, str]:
+    """Return by what values are sorted: numbers by size, before words."""
+    try:
+        number = float(value)
+    except ValueError:
+        return math.inf, value
+    return (number, value) if math.isfinite(number) else (math.inf, value)
 
 
 def differing(recipes: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ STAGE = "regbench.stage"  # on a trial, also as the value of its sweeps' tags
 GRID, CONFIRMATION = "grid", "confirm"  # a trial's stage
 CONFIRM = "regbench.confirm"  # on a sweep: its fresh seeds, as in 3-42
 LOOKS = "regbench.looks"  # on a sweep: after how many of them it is judged, as in 12,24,40
+RATES = "regbench.rates"  # on a sweep of several learning rates: these, as in 0.01,0.1
 CHOICE = "regbench.choice"  # on a sweep: regularizer -> chosen lam, as JSON; of several recipes, recipe's id -> that
 CHOSEN_BY = "regbench.chosen_by"  # on a sweep that goes on with the choice of an earlier start: that one's run
 DATASET = "regbench.dataset"
@@ -60,6 +61,8 @@ class SweepContext:
         tags = {KIND: "sweep", SWEEP: self.sweep.id, DATASET: self.data.name, FINGERPRINT: self.data.fingerprint}
         if self.sweep.confirm:
             tags |= {CONFIRM: format_seeds(self.sweep.confirm), LOOKS: ",".join(map(str, self.sweep.looks))}
+        if len(self.sweep.rates) > 1:
+            tags[RATES] = ",".join(map(str, self.sweep.rates))
         return self._shared_tags() | tags | {VERSION: __version__} | provenance.tags()
 
     def trial_tags(self, trial: Trial, parent: str) -> dict[str, str]:

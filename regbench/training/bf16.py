@@ -2,6 +2,7 @@
 
 from functools import partial
 from importlib.metadata import version
+from time import thread_time
 from timeit import timeit
 
 from regbench import provenance
@@ -24,7 +25,12 @@ def slowdown() -> float:
     import torch
 
     pairs = [[torch.rand(SIDE, SIDE).to(kind) for _ in range(2)] for kind in (torch.float32, torch.bfloat16)]
-    rounds = [[timeit(partial(torch.mm, *pair), number=1) for pair in pairs] for _ in range(5)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # whose processor time is the same on a busy machine
+    try:
+        rounds = [[timeit(partial(torch.mm, *pair), number=1, timer=thread_time) for pair in pairs] for _ in range(5)]
+    finally:
+        torch.set_num_threads(threads)
     plain, rounded = (min(times) for times in zip(*rounds, strict=True))
     measurement_cache.put("bf16", rounded / plain, **circumstances)
     return rounded / plain

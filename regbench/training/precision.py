@@ -13,19 +13,20 @@ from regbench.training import bf16
 LEAST_CAPABILITY = (8, 0)
 
 
-def check(precision: str, device: torch.device) -> None:
-    """Raise UserError if the device does not have this precision."""
+def check(precision: str, device: torch.device, here: bool = True) -> None:
+    """Raise UserError if the device does not have this precision, as far as that is known if it is not `here`."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError(
             f"precision='tf32' needs a CUDA GPU, this is {device.type}; accepted here: float32, bf16, float64"
         )
+    if not here:
+        return
     if precision == "bf16" and device.type == "cpu" and (times := bf16.slowdown()) > bf16.MOST_SLOWDOWN:
         raise UserError(
             f"precision='bf16' is {times:.0f} times as slow as float32 on this CPU, which has no instructions for it; "
             "accepted here: float32, float64"
         )
-    # a cluster's GPUs are not this machine's
-    if precision in ("tf32", "bf16") and device.type == "cuda" and torch.cuda.is_available():
+    if precision in ("tf32", "bf16") and device.type == "cuda":
         found = torch.cuda.get_device_capability(device)
         if found < LEAST_CAPABILITY:
             name = f"{torch.cuda.get_device_name(device)} has {found[0]}.{found[1]}"

@@ -40,15 +40,20 @@ def covered(trials: Sequence[Trial], model: nn.Module) -> dict[str, list[bool]]:
     return {scope: list(selected(scope, model).values()) for scope in dict.fromkeys(trial.scope for trial in trials)}
 
 
-def check(scope: str, spec: str, num_classes: int) -> None:
-    """Raise UserError if a pattern of a scope matches no trained parameter; see `networks.build` for `spec`."""
-    names = list(_trained(_in_training(spec, num_classes)))
+def check(scope: str, spec: str, num_classes: int) -> tuple[str, ...]:
+    """Return the names of the parameters in a scope; see `networks.build` for `spec`.
+
+    Raises UserError if a pattern matches none that is trained.
+    """
+    model = _in_training(spec, num_classes)
+    names = list(_trained(model))
     for pattern in () if scope in SCOPES else scope.split(","):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
                 f"scope={scope!r}: {pattern!r} matches no parameter of model={spec!r}; accepted: {', '.join(SCOPES)}, or "
                 f"patterns of {_some(names, MOST_NAMES)}"
             )
+    return tuple(name for name, chosen in selected(scope, model).items() if chosen)
 
 
 def describe(scope: str, spec: str, num_classes: int) -> str:

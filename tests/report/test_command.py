@@ -9,6 +9,7 @@ import pytest
 from regbench.commands import sweep
 from regbench.regularizers import cells
 from regbench.report import command, text
+from regbench.statistics.looks import schedule
 from tests.report.sweeps import RECIPE, fresh, grid
 
 
@@ -68,12 +69,41 @@ def test_a_lam_of_which_every_trial_failed_is_one_of_the_grid():
     assert options(lines(runs)[0])["lam"] == "1e-4,1e-3,0.5"
 
 
-def test_scopes_are_separate_commands():
-    runs = grid({"none": {0.0: [70]}, "l1": {0.1: [70]}, "l1 scope=all": {0.1: [70]}})
-    runs.trials["regularizer"] = runs.trials["method"].str.removesuffix(" scope=all")
-    plain, scoped = map(options, lines(runs, 40))
-    assert "scope" not in plain
-    assert (scoped["reg"], scoped["scope"]) == ("l1", "all")
+def scoped(*methods: str):
+    runs = grid({"none": {0.0: [70]}} | {method: {0.1: [70]} for method in methods})
+    runs.trials["regularizer"] = runs.trials["method"].str.partition(" scope=")[0]
+    return runs
+
+
+def test_scopes_that_were_compared_are_compared_again():
+    (line,) = lines(scoped("l1", "l2", "l1 scope=all", "l2 scope=all"), 40)
+    assert (options(line)["reg"], options(line)["scope"]) == ("l1,l2", "weights,all")
+    (line,) = lines(scoped("l1 scope=no_norm", "l1 scope=all"), 40)
+    assert options(line)["scope"] == "no_norm,all"
+
+
+def test_scopes_that_cannot_be_given_together_are_separate_commands():
+    plain, patterns = map(options, lines(scoped("l1", "l1 scope=l1.*"), 40))
+    assert "scope" not in plain and (patterns["reg"], patterns["scope"]) == ("l1", "l1.*")
+    plain, other = map(options, lines(scoped("l1", "l2 scope=all"), 40))
+    assert "scope" not in plain and (other["reg"], other["scope"]) == ("l2", "all")
+
+
+@pytest.mark.parametrize("count", [28, 31, 40])
+def test_a_family_of_scopes_has_the_same_looks_again(count):
+    methods = ["l1 scope=all", "l1 scope=no_norm"]
+    runs = fresh({method: [0.0] for method in methods}, planned=count)
+    runs.trials["regularizer"] = runs.trials["method"].str.partition(" scope=")[0]
+    (line,) = lines(runs)
+    given = options(line)
+    assert given["confirm"] == str(count) and given["scope"] == "all,no_norm"
+    assert runs.looks == schedule(count, 2)
+
+
+def test_learning_rates_that_were_compared_are_compared_again():
+    runs = with_recipe(grid({"none": {0.0: [70]}, "l1": {0.1: [70]}}), lr="0.1")
+    assert options(lines(runs, 40)[0])["lr"] == "0.1"
+    assert options(lines(dataclasses.replace(runs, rates="0.01,0.1"), 40)[0])["lr"] == "0.01,0.1"
 
 
 def test_a_scope_of_patterns_is_quoted_for_the_shell():

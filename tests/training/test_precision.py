@@ -41,12 +41,12 @@ def test_torchs_newer_names_may_have_been_used_before(owner, value, kind):
 @pytest.mark.parametrize("kind", ["tf32", "bf16"])
 def test_a_gpu_without_the_precision_is_refused_by_name(monkeypatch, kind):
     """A T4 computes tf32 in float32, and bf16 by emulation."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with pytest.raises(UserError, match=f"{kind}' needs a GPU of compute capability 8.0 or more, Tesla T4 has 7.5"):
         precision.check(kind, GPU)
     precision.check("float32", GPU)
+    precision.check(kind, GPU, here=False)  # of a cluster
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     precision.check(kind, GPU)
 
