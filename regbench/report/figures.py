@@ -130,7 +130,7 @@ def forest(material: Material) -> Figure | None:
     rows = list(analysis.comparisons.items())
     if not any(found.difference.n for _, found in rows):
         return None
-    figure, axis = _subplots(6.4, 0.5 * len(rows) + 1.4)
+    figure, axis = _subplots(6.4, 0.5 * len(rows) + 1.6)
     palette = colours(analysis.methods)
     axis.axvspan(-100 * MARGIN, 100 * MARGIN, color=BASELINE_COLOUR, alpha=0.15, linewidth=0,
                  label=f"equivalent: within {100 * MARGIN:g} pp")  # fmt: skip
@@ -150,7 +150,7 @@ def forest(material: Material) -> Figure | None:
     ]
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel("test accuracy minus that of none on the same fresh seeds, pp")
+    axis.set_xlabel("test accuracy minus that of none\non the same fresh seeds, pp")  # beside long names there is little room
     axis.legend(loc="best", fontsize="small")
     axis.grid(visible=False, axis="y")
     return figure
