@@ -150,7 +150,8 @@ def forest(material: Material) -> Figure | None:
     ]
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel("test accuracy minus that of none\non the same fresh seeds, pp")  # beside long names there is little room
+    # on two lines, since long names leave it little room
+    axis.set_xlabel("test accuracy minus that of none\non the same fresh seeds, pp")
     axis.legend(loc="best", fontsize="small")
     axis.grid(visible=False, axis="y")
     return figure
