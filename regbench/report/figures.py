@@ -185,7 +185,9 @@ def learning_curves(material: Material) -> Figure | None:
     right.set(xlabel="epoch", ylabel="cross-entropy without penalty")
     right.plot([], [], "-", color="black", label="validation")
     right.plot([], [], ":", color="black", label="training, during the epoch")
-    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize="small")
+    longest = max(len(label) for axis in (left, right) for label in axis.get_legend_handles_labels()[1])
+    ncols = max(1, min(6, int(figure.get_figwidth() / (0.6 + 0.075 * longest))))  # inches of an entry
+    figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize="small")
     return figure
 
 
