@@ -307,7 +307,7 @@ def output_bars(material: Material) -> Figure | None:
     for axis, (method, w) in zip(axes.flat, outputs.items(), strict=True):
         axis.fill_between(np.arange(w.size), w.flatten(), step="mid", color=palette[method], linewidth=0,
                           antialiased=False, rasterized=True)  # fmt: skip
-        axis.set_ylabel(shown(method))
+        axis.set_title(shown(method), loc="left", fontsize="medium")  # beside a panel a long name has no room
         axis.set_xlim(0, w.size)
     layer, size = shown(last.removesuffix(".weight")), next(iter(outputs.values())).size
     axes[-1, 0].set_xlabel(f"weight of {layer} ({size:,} in all)")
