@@ -81,6 +81,13 @@ def network(num_classes: int, seed: int) -> Net:
     return model
 
 
+def drop_inputs(model: nn.Module, share: float) -> None:
+    """Drop a share of the inputs of each dense layer in training, as torch.nn.Dropout before it would."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_pre_hook(lambda layer, given: nn.functional.dropout(given[0], share, layer.training))
+
+
 def settings(trial: Trial) -> tuple[Penalty | None, float]:
     """Return the penalty to add to the loss and the optimizer's weight_decay for one of the notebook's experiments."""
     penalty = {"l1": l1, "l2": l2}.get(trial.regularizer)
@@ -99,6 +106,8 @@ def train(
     chosen, _ = split(data.train_labels, recipe.train_size, recipe.val_size, trial.seed)
     pictures = Pictures(data.train_images[chosen], data.train_labels[chosen])
     penalty, decay = settings(trial)
+    if trial.regularizer == "dropout":
+        drop_inputs(model, trial.lam)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
     steps = 0

@@ -116,3 +116,11 @@ def test_the_printed_lines_agree(run_here):
         theirs_test = re.search(r"test accuracy ([\d.]+)", loop)[1]
         assert float(ours_test) == pytest.approx(float(theirs_test), abs=0.003)  # one image of 360
         assert f"{float(ours_test):.2%}" in accuracies.split()
+
+
+def test_the_loop_drops_inputs_of_dense_layers_in_training_only():
+    model, images = notebook_loop.network(10, 0), torch.rand(4, 3, 32, 32)
+    plain = model.eval()(images)
+    notebook_loop.drop_inputs(model, 0.5)
+    assert torch.equal(model(images), plain)
+    assert not torch.equal(model.train()(images), plain)
