@@ -16,19 +16,16 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
-import torch
-from joblib import Parallel, delayed
 from scipy import stats
 
 from benchmarks import pages
-from benchmarks.training import test_accuracy
+from benchmarks.training import test_accuracies
 from regbench import data
 from regbench.commands import exit_code
 from regbench.report.tables import table
 from regbench.report.text import number, points
 from regbench.statistics.paired import noise
 from regbench.statistics.power import GAINS, seeds_for
-from regbench.training.device_data import DeviceData
 from regbench.trial import BASELINE, Recipe, Trial
 
 RECIPES = (("constant", "none"), ("constant", "ema"), ("linear", "none"), ("cosine", "none"))
@@ -98,12 +95,7 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
             RECIPES, range(seeds), ((BASELINE, 0.0), (REGULARIZER, LAM))
         )
     ]
-    known = pages.known(out / "accuracies.csv", CELL)
-    on_device = DeviceData(images, torch.device("cpu"))
-    missing = [trial for trial in trials if _cell(trial) not in known]
-    found = Parallel(jobs, verbose=5)(delayed(test_accuracy)(trial, on_device) for trial in missing)
-    known |= dict(zip(map(_cell, missing), found, strict=True))
-    rows = pd.DataFrame([(*_cell(trial), known[_cell(trial)]) for trial in trials], columns=[*CELL, "accuracy"])
+    rows = test_accuracies(trials, CELL, _cell, images, out / "accuracies.csv", jobs)
     page = readme(rows, recipe, f"python -m benchmarks.noise --data_dir={images.name} --seeds={seeds} --jobs={jobs}")
     pages.write(out, {"accuracies.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
     click.echo(page)
@@ -111,7 +103,4 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    # by its own name, by which workers know what they call
-    from benchmarks import noise as itself
-
-    exit_code.run(itself.main)
+    exit_code.run(main)

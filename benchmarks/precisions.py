@@ -15,11 +15,10 @@ from pathlib import Path
 import click
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
 from benchmarks import pages
 from benchmarks.noise import EPOCHS, LR, SIZE
-from benchmarks.training import test_accuracy
+from benchmarks.training import test_accuracies
 from regbench import data, provenance
 from regbench.click_fields import Several, choice
 from regbench.commands import exit_code
@@ -27,7 +26,6 @@ from regbench.report.tables import table
 from regbench.report.text import bounds, difference, level, number, percent
 from regbench.statistics.verdict import MARGIN, judge
 from regbench.training import precision
-from regbench.training.device_data import DeviceData
 from regbench.trial import BASELINE, PRECISIONS, Recipe, Trial
 
 REFERENCE = "float32"
@@ -84,12 +82,7 @@ def main(data_dir: Path, precisions: tuple[str, ...], seeds: int, jobs: int, out
     trials = [
         Trial(replace(recipe, precision=kind), BASELINE, 0.0, seed) for seed, kind in product(range(seeds), kinds)
     ]
-    known = pages.known(out / "accuracies.csv", CELL)
-    missing = [trial for trial in trials if _cell(trial) not in known]
-    on_device = DeviceData(images, cpu)
-    found = Parallel(jobs, verbose=5)(delayed(test_accuracy)(trial, on_device) for trial in missing)
-    known |= dict(zip(map(_cell, missing), found, strict=True))
-    rows = pd.DataFrame([(*_cell(trial), known[_cell(trial)]) for trial in trials], columns=[*CELL, "accuracy"])
+    rows = test_accuracies(trials, CELL, _cell, images, out / "accuracies.csv", jobs)
     asked = ",".join(precisions)
     command = (
         f"python -m benchmarks.precisions --data_dir={images.name} --precisions={asked} --seeds={seeds} --jobs={jobs}"
@@ -105,7 +98,4 @@ def _cell(trial: Trial) -> tuple[str, str, int]:
 
 
 if __name__ == "__main__":
-    # by its own name, by which workers know what they call
-    from benchmarks import precisions as itself
-
-    exit_code.run(itself.main)
+    exit_code.run(main)

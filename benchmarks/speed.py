@@ -263,25 +263,22 @@ def _kind(contender: str) -> str:
 
 def verdict_cost(result: pd.DataFrame) -> str:
     """Return, in Markdown, what a verdict on the three default regularizers takes: trainings times seconds an epoch."""
-    cells = [lam for name in COMPARED for lam in regularizers.find(name).lams]
+    lams = sum(len(regularizers.find(name).lams) for name in COMPARED)
+    cells = lams + 1  # and `none`
     seconds = result.groupby("contender", sort=False)["s_per_epoch"].mean()
     looks = schedule(CONFIRM, len(COMPARED))
     best = seconds.drop(BASELINE).idxmin()
     rows = []
     for judged in (looks[0], looks[-1]):
         # a grid that is trained as a whole has all cells on every seed that judges
-        counts = {BASELINE: (len(cells) + 1) * (SELECTION + judged)}
-        counts |= dict.fromkeys(
-            seconds.index.drop(BASELINE), (len(cells) + 1) * SELECTION + (len(COMPARED) + 1) * judged
-        )
-        for name in (BASELINE, best):
-            design = "the whole grid" if name == BASELINE else "two stages"
-            hours = counts[name] * seconds[name] / 3600
-            plain = counts[BASELINE] * seconds[BASELINE] / 3600
-            rows.append((f"{name}, {design}", str(judged), f"{counts[name]:,}", f"{hours:.2f}", f"{plain / hours:.1f}"))
+        whole, staged = cells * (SELECTION + judged), cells * SELECTION + (len(COMPARED) + 1) * judged
+        plain = whole * seconds[BASELINE] / 3600
+        for name, design, count in ((BASELINE, "the whole grid", whole), (best, "two stages", staged)):
+            hours = count * seconds[name] / 3600
+            rows.append((f"{name}, {design}", str(judged), f"{count:,}", f"{hours:.2f}", f"{plain / hours:.1f}"))
     header = ("contender", "seeds that judge", "trainings", "hours an epoch of all of them", "times as cheap")
     return (
-        f"\n## What a verdict costs\n\nOn {text.join_and(COMPARED)} with their own {len(cells)} lams, chosen on "
+        f"\n## What a verdict costs\n\nOn {text.join_and(COMPARED)} with their own {lams} lams, chosen on "
         f"{SELECTION} seeds: a verdict that is settled at the first look, and one at the last. By hand, all cells of the "
         f"grid are trained on the seeds that judge too. Seconds of an epoch: the mean over the regularizers above.\n\n"
         f"{table(header, rows)}\n"

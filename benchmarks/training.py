@@ -1,9 +1,15 @@
 """A trial's training without tracking, for measurements that need its accuracies alone."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
+from benchmarks import pages
+from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.measures.logits import classification
 from regbench.training.device_data import DeviceData
@@ -33,6 +39,26 @@ def train(trial: Trial, images: DeviceData) -> Accuracies:
             metrics["val/accuracy"] = found["accuracy"]
         found = classification(training.predict(images.test_images), images.test_labels)
     return Accuracies(metrics | {"test/accuracy": found["accuracy"]})
+
+
+def test_accuracies(
+    trials: Sequence[Trial],
+    columns: Sequence[str],
+    cell: Callable[[Trial], tuple],
+    images: Images,
+    place: Path,
+    jobs: int,
+) -> pd.DataFrame:
+    """Return a row per trial: what names it, its `cell` in `columns`, and its test accuracy.
+
+    What an earlier run has left in `place` is not trained again; the others are on the CPU, `jobs` side by side.
+    """
+    known = pages.known(place, columns)
+    missing = [trial for trial in trials if cell(trial) not in known]
+    on_device = DeviceData(images, torch.device("cpu"))
+    found = Parallel(jobs, verbose=5)(delayed(test_accuracy)(trial, on_device) for trial in missing)
+    known |= dict(zip(map(cell, missing), found, strict=True))
+    return pd.DataFrame([(*cell(trial), known[cell(trial)]) for trial in trials], columns=[*columns, "accuracy"])
 
 
 def test_accuracy(trial: Trial, images: DeviceData) -> float:

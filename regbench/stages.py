@@ -66,7 +66,7 @@ def compare(sweep: Sweep, lams: Mapping[str, float], ended: Mapping[str, Ended])
     families: dict[Recipe, dict[str, list[float]]] = {}
     for method, lam in lams.items():
         differences = [own - base for own, base in pairs(sweep, method, lam, ended)]
-        families.setdefault(sweep.recipe(method), {})[method] = differences
+        families.setdefault(sweep.arms[method].recipe, {})[method] = differences
     found = {}
     for family in families.values():
         found |= judge(family, sweep.looks)

@@ -171,7 +171,7 @@ class Sweep:
     @property
     def methods(self) -> tuple[str, ...]:
         """The regularizers beside `none`, as they are compared: see `method`."""
-        return tuple(self._arms)
+        return tuple(self.arms)
 
     def method(self, trial: Trial) -> str:
         """Return the name under which a trial is compared in this sweep: with its learning rate if there are several."""
@@ -189,8 +189,8 @@ class Sweep:
         return f" lr={trial.recipe.lr}" if len(self.rates) > 1 else ""
 
     @cached_property
-    def _arms(self) -> dict[str, Trial]:
-        """The first trial of each method."""
+    def arms(self) -> dict[str, Trial]:
+        """The first trial of each method, which has its recipe, regularizer and scope."""
         arms: dict[str, Trial] = {}
         for trial in self.trials:
             if trial.regularizer != BASELINE:
@@ -209,15 +209,11 @@ class Sweep:
     @property
     def family(self) -> int:
         """How many methods are judged together: those of a recipe."""
-        return max(Counter(self.recipe(method) for method in self.methods).values(), default=0)
-
-    def recipe(self, method: str) -> Recipe:
-        """Return the recipe of a method."""
-        return self._arms[method].recipe
+        return max(Counter(arm.recipe for arm in self.arms.values()).values(), default=0)
 
     def pair(self, method: str, lam: float, seed: int) -> tuple[Trial, Trial]:
         """Return the trial of `none` and that of a method at a lam, both of the method's recipe, on a fresh seed."""
-        arm = self._arms[method]
+        arm = self.arms[method]
         return Trial(arm.recipe, BASELINE, 0.0, seed), replace(arm, lam=lam, seed=seed)
 
     @property

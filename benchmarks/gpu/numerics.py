@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.gpu.setting import Setting, alone, difference, draws, furthest, require, row, together, trials, within
+from benchmarks.gpu.setting import Setting, alone, difference, furthest, require, row, together, trials, within
 from regbench.errors import one_line
 from regbench.regularizers import BASELINE, REGISTRY
 from regbench.training import precision, single, stack
 from regbench.training.convolutions import CONVOLUTIONS
 from regbench.training.device_data import DeviceData
+from regbench.training.groups import draws
 from regbench.training.randomness import noise
 from regbench.trial import Trial
 

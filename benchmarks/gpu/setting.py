@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regbench import regularizers
 from regbench.data import load
 from regbench.data.images import Images
 from regbench.data.split import split
@@ -17,7 +16,6 @@ from regbench.errors import UserError
 from regbench.regularizers import BASELINE, REGISTRY
 from regbench.training import precision, single, stack
 from regbench.training.device_data import DeviceData
-from regbench.training.groups import STREAMS
 from regbench.trial import NEUTRAL, NOTEBOOK, PRECISIONS, Recipe, Trial
 
 SYNTHETIC = "synthetic"
@@ -139,11 +137,6 @@ def synthetic(folder: Path, train: int, test: int) -> Path:
             header = np.array([magic, *array.shape], dtype=">i4").tobytes()
             (folder / f"{part}-{kind}-ubyte").write_bytes(header + array.tobytes())
     return folder
-
-
-def draws(name: str) -> bool:
-    """Return whether a regularizer draws random numbers in a step, which another device draws otherwise."""
-    return any(map(regularizers.find(name).has, STREAMS))
 
 
 def trials(recipe: Recipe, names: Iterable[str] = REGISTRY, seeds: Sequence[int] = (0,)) -> list[Trial]:

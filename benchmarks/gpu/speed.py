@@ -12,9 +12,10 @@ from unittest.mock import patch
 import torch
 
 from benchmarks import speed
-from benchmarks.gpu.setting import Setting, draws, lam, trials
+from benchmarks.gpu.setting import Setting, lam, trials
 from regbench.regularizers import REGISTRY
 from regbench.training import stack, stacked_networks
+from regbench.training.groups import draws
 from regbench.trial import Recipe, Trial
 
 # the precisions that are timed; float64 is for checks

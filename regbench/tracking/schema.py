@@ -124,7 +124,7 @@ def choice(sweep: Sweep, lams: Mapping[str, float]) -> str:
     """Return the text of the tag CHOICE for the chosen lams by method of the sweep."""
     found: dict[str, dict[str, float]] = {}
     for method, lam in lams.items():
-        arm = sweep.pair(method, lam, 0)[1]
+        arm = sweep.arms[method]
         found.setdefault(arm.recipe.id, {})[arm.method] = lam
     return json.dumps(found if len(sweep.recipes) > 1 else next(iter(found.values()), {}))
 
@@ -134,10 +134,9 @@ def chosen(sweep: Sweep, text: str) -> dict[str, float]:
     found = json.loads(text)
     if len(sweep.recipes) == 1:
         return found
-    arms = {method: sweep.pair(method, 0.0, 0)[1] for method in sweep.methods}
     return {
         method: found[arm.recipe.id][arm.method]
-        for method, arm in arms.items()
+        for method, arm in sweep.arms.items()
         if arm.method in found.get(arm.recipe.id, {})
     }
 

@@ -88,6 +88,11 @@ class Group:
             return None
 
 
+def draws(name: str) -> bool:
+    """Return whether a regularizer draws random numbers in a step, which a replayed step would repeat."""
+    return any(map(regularizers.find(name).has, STREAMS))
+
+
 def of(trials: Sequence[Trial], like: Tensor, covered: Mapping[str, Sequence[bool]]) -> Iterator[Group]:
     """Give the groups of `trials`, in order, with lams of the type and on the device of `like`.
 

@@ -22,7 +22,7 @@ from regbench.training.convolutions import CONVOLUTIONS, fastest_convolution
 from regbench.training.device_data import DeviceData, pixels
 from regbench.training.events import Trained
 from regbench.training.exchange import holding
-from regbench.training.groups import STREAMS
+from regbench.training.groups import draws
 from regbench.training.optimizer import Optimizer
 from regbench.training.randomness import batches
 from regbench.trial import Recipe, Trial
@@ -233,7 +233,7 @@ def recordable(trials: Sequence[Trial], data: DeviceData) -> bool:
     if data.device.type != "cuda" or recipe.input_noise or recipe.model not in networks.PACKAGED:
         return False
     for name in {trial.regularizer for trial in trials}:
-        if regularizers.is_plugin(name) or any(map(regularizers.find(name).has, STREAMS)):
+        if regularizers.is_plugin(name) or draws(name):
             return False
     with precision.settings(recipe.precision, data.device):
         return faithful(recipe, data)
