@@ -5,12 +5,10 @@ from dataclasses import replace
 from regbench.report import command
 from regbench.report.analysis import Analysis
 from regbench.report.load import Runs
-from regbench.report.text import bold, code, counted, described, difference, escape, join_and, percent
+from regbench.report.text import bold, code, counted, described, difference, escape, join_and, largest, percent
 from regbench.statistics.looks import CONFIRM, seeds_needed
 from regbench.statistics.verdict import MARGIN, Verdict
 from regbench.trial import BASELINE, format_lam
-
-MOST = 3  # pairs of regularizers that are named
 
 
 def headline(runs: Runs, analysis: Analysis) -> str:
@@ -85,12 +83,7 @@ def _told_apart(analysis: Analysis) -> list[str]:
             found.append(
                 (size, f"{code(first)} is better than {code(second)} by {size:.2f} points ({described(interval)})")
             )
-    if not found:
-        return []
-    largest = [said for _, said in sorted(found, key=lambda pair: -pair[0])]
-    more = len(largest) - MOST
-    others = [f"{counted(more, 'more pair')} {'is' if more == 1 else 'are'} told apart"] if more > 0 else []
-    return [f"Against each other: {'; '.join([*largest[:MOST], *others])}."]
+    return [f"Against each other: {largest(found, 'more pair', 'told apart')}."] if found else []
 
 
 def _unsettled(runs: Runs, analysis: Analysis) -> list[str]:

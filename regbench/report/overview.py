@@ -5,12 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from regbench.report.interactions import Interaction
 from regbench.report.recipes import Side
 from regbench.report.tables import interval_and_p, listed, table, verdict
-from regbench.report.text import code, counted, described, difference, escape, join_and, number, percent
+from regbench.report.text import code, described, difference, escape, join_and, largest, number, percent
 from regbench.statistics.verdict import Verdict
 from regbench.trial import BASELINE, format_lam
 
 Family = Mapping[tuple[str, int, int], Interaction]
-MOST = 3  # differences that are named
 
 
 def side_by_side(sides: Sequence[Side]) -> str:
@@ -75,7 +74,4 @@ def dependence(sides: Sequence[Side], family: Family) -> str:
             )))  # fmt: skip
     if not found:
         return f"No difference to {code(BASELINE)} is shown to be larger with one of them than with another."
-    largest = [said for _, said in sorted(found, key=lambda pair: -pair[0])]
-    more = len(largest) - MOST
-    others = [f"{counted(more, 'more change')} {'is' if more == 1 else 'are'} shown"] if more > 0 else []
-    return f"The difference to {code(BASELINE)} depends on it: {'; '.join([*largest[:MOST], *others])}."
+    return f"The difference to {code(BASELINE)} depends on it: {largest(found, 'more change', 'shown')}."

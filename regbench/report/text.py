@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 from regbench.statistics.paired import Interval
 
+MOST = 3  # differences that a sentence names
+
 
 def escape(text: object) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
@@ -34,6 +36,14 @@ def join_and(items: Iterable, form: Callable[..., str] = str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return "1 seed", "2 seeds"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def largest(found: Iterable[tuple[float, str]], noun: str, done: str) -> str:
+    """Return what is said of the largest of sizes, and how many others there are: "a; b; 2 more pairs are told"."""
+    said = [text for _, text in sorted(found, key=lambda pair: -pair[0])]
+    more = len(said) - MOST
+    others = [f"{counted(more, noun)} {'is' if more == 1 else 'are'} {done}"] if more > 0 else []
+    return "; ".join([*said[:MOST], *others])
 
 
 def number(value: float, form: str = ".2f") -> str:
