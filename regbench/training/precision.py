@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import torch
 
 from regbench.errors import UserError
-from regbench.training import bf16
+from regbench.training import bf16, onednn
 
 # of NVIDIA's GPUs, from which on they multiply with factors of tf32 and bf16: before, tf32 is float32, and bf16 emulated
 LEAST_CAPABILITY = (8, 0)
@@ -53,12 +53,10 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 @contextmanager
 def settings(precision: str, device: torch.device) -> Iterator[None]:
-    """Have a GPU take deterministic algorithms and this precision for the block; put the settings back.
-
-    On a CPU there is nothing to choose, and the call would import torch's compiler, which takes seconds.
-    """
+    """Have the device take this precision for the block, and a GPU deterministic algorithms; put the settings back."""
     if device.type != "cuda":
-        yield
+        with onednn.products() if precision == "float32" else nullcontext():
+            yield
         return
     # cuBLAS reads it when the first handle is made; the documented value for determinism
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -4,15 +4,15 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
 
 from regbench.errors import UserError
-from regbench.training import bf16, precision
+from regbench.training import bf16, onednn, precision
 
-GPU = torch.device("cuda:0")
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 PRODUCTS, CONV = torch.backends.cuda.matmul, torch.backends.cudnn.conv
 
 
@@ -72,3 +72,41 @@ def test_bf16_is_taken_where_it_is_about_as_fast(monkeypatch, slowdown, refused)
     monkeypatch.setattr(bf16, "slowdown", lambda: slowdown)
     with pytest.raises(UserError, match="bf16' is 6 times as slow") if refused else nullcontext():
         precision.check("bf16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("error", "within"), [(6e-7, "medium"), (2e-3, "highest")])
+@pytest.mark.parametrize("before", ["highest", "medium"])
+def test_a_cpus_products_are_those_of_float32(monkeypatch, error, within, before):
+    """With AMX oneDNN rounds factors to bf16 where it is let: there it is not, whatever a user's file has asked for."""
+    monkeypatch.setattr(onednn, "error", lambda: error)
+    torch.set_float32_matmul_precision(before)
+    try:
+        with suppress(UserError), precision.settings("float32", CPU):
+            assert torch.get_float32_matmul_precision() == within
+            raise UserError("a step")
+        assert torch.get_float32_matmul_precision() == before
+        with precision.settings("float64", CPU):
+            assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_cpu_computes_as_torchs_newer_names_say(monkeypatch):
+    monkeypatch.setattr(onednn, "error", lambda: 0.0)
+    torch.backends.fp32_precision, PRODUCTS.fp32_precision = "ieee", "tf32"
+    with pytest.raises(RuntimeError):  # what this is about
+        torch.get_float32_matmul_precision()
+    with precision.settings("float32", CPU):
+        assert (torch.backends.fp32_precision, PRODUCTS.fp32_precision) == ("ieee", "tf32")
+
+
+def test_products_within_the_settings_are_as_exact_as_float32(elsewhere):
+    onednn.error.cache_clear()
+    left, right = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in ((100, 2048), (2048, 1024))
+    )
+    exact = left.double() @ right.double()
+    with precision.settings("float32", CPU):
+        assert (left @ right - exact).norm() < onednn.MOST_ERROR * exact.norm()
+    assert 0 < onednn.error() < 1e-2
+    assert "onednn" in (elsewhere.parent / "cache" / "measurements.json").read_text()
