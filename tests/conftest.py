@@ -17,7 +17,8 @@ from mlflow import MlflowClient
 
 from regbench.commands import exit_code, sweep
 from regbench.data.images import Images
-from regbench.tracking import artifacts
+from regbench.tracking import pictures
+from regbench.tracking.drawer import Drawer
 from regbench.training import single, stack
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -57,10 +58,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial's pictures take longer than all the rest of a small one: in this process those marked `pictures` draw."""
+    """A trial's pictures take longer than all the rest of a small one: of sweeps in this process those marked draw."""
     if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(Drawer, "ask", lambda *_: None)
+        monkeypatch.setattr(Drawer, "wait", lambda _, folder, title: pictures.draw(folder, title))
         for name in ("histograms", "bars"):
-            monkeypatch.setattr(artifacts, name, lambda *_: Figure(figsize=(1, 1)))
+            monkeypatch.setattr(pictures, name, lambda *_: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from regbench.report import load
 from regbench.report.analysis import Analysis, analyse
 from regbench.report.load import Runs
+from regbench.tracking import schema
 from regbench.tracking.store import Store
 
 
@@ -38,7 +39,7 @@ def _gather(store: Store, runs: Runs) -> Material:
     shown = pd.concat([analysis.at_chosen(runs.trials, method) for method in analysis.methods] or [runs.trials])
     first = shown.sort_values("seed", kind="stable").drop_duplicates("method")
     missing: list[str] = []
-    found = load.files(store, first, "model.safetensors", load_file, missing)
+    found = load.files(store, first, schema.MODEL, load_file, missing)
     weights = {trial.method: {name: w for name, w in tensors.items() if w.ndim >= 2} for trial, tensors in found}
     return Material(
         runs,

@@ -130,7 +130,7 @@ def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
 
     From the runs' epochs.csv; of a run that has none, as one of an earlier version, by asking the store.
     """
-    found = files(store, trials, "epochs.csv", _read_epochs, [])
+    found = files(store, trials, schema.EPOCHS, _read_epochs, [])
     tables = {trial.run_id: table.assign(run_id=trial.run_id) for trial, table in found}
     unread = [run_id for run_id in trials["run_id"] if run_id not in tables]
     points = [(run_id, step, name, value) for name in CURVES for run_id, step, value in store.histories(unread, name)]
@@ -149,7 +149,7 @@ def epochs(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
 
 def layers(store: Store, trials: pd.DataFrame, missing: list[str]) -> pd.DataFrame:
     """Return a row per trial and layer from the runs' layers.csv; trials without one are left out, and put in `missing`."""
-    found = files(store, trials, "layers.csv", pd.read_csv, missing)
+    found = files(store, trials, schema.LAYERS, pd.read_csv, missing)
     tables = [table.assign(method=trial.method, lam=trial.lam, seed=trial.seed) for trial, table in found]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from regbench.errors import TrackingError
 from regbench.tracking import outbox, retry, schema
+from regbench.tracking.drawer import Drawer
 from regbench.tracking.outbox import Outbox, Record
 from regbench.tracking.store import Store
 
@@ -49,6 +50,16 @@ class Delivery:
     def __init__(self, store: Store) -> None:
         self._client, self._experiment_id, self._outbox = store.client, store.create(), store.outbox
         self._confirmed: dict[str, _Confirmed] = defaultdict(_Confirmed)  # by token
+        self._drawer = Drawer()
+
+    def prepare(self, folder: Path, record: Record) -> None:
+        """Begin with what `finish` needs of a result on disk, in another process: the pictures of a trial's weights."""
+        if record.files:
+            self._drawer.ask(folder / outbox.FILES, record.name)
+
+    def close(self) -> None:
+        """End what was begun."""
+        self._drawer.close()
 
     def update(self, record: Record) -> None:
         """Write a running trial's parameters and metrics so far, unless its run has been deleted."""
@@ -66,6 +77,8 @@ class Delivery:
             record = outbox.read(folder)
         except outbox.Damaged as error:
             return f"{error}: set aside in {self._outbox.set_aside(folder)}"
+        if record.files:
+            self._drawer.wait(folder / outbox.FILES, record.name)
         try:
             try:
                 self._write(folder, record)
@@ -106,7 +119,8 @@ class Delivery:
                 self._client.set_tag(record.replaces, schema.SUPERSEDED, run.run_id)
 
     def _send_files(self, run: _Confirmed, folder: Path, record: Record) -> None:
-        for path in sorted((folder / outbox.FILES).glob("*")):
+        # but for what was being written when its process ended
+        for path in sorted((folder / outbox.FILES).glob("[!.]*")):
             run.do_once(path.name, lambda path=path: self._client.log_artifact(run.run_id, path, record.files or None))
 
     def kill(self, record: Record) -> None:
@@ -167,12 +181,12 @@ def flush(store: Store, report: Callable[[str], None]) -> None:
         return
     delivered = 0
     try:
-        delivery = Delivery(store)
-        for folder in folders:
-            problem = retry.retry(lambda folder=folder: delivery.finish(folder), report)
-            if problem:
-                report(problem)
-            delivered += not problem
+        with closing(Delivery(store)) as delivery:
+            for folder in folders:
+                problem = retry.retry(lambda folder=folder: delivery.finish(folder), report)
+                if problem:
+                    report(problem)
+                delivered += not problem
     except TrackingError as error:
         raise TrackingError(f"{error}. {describe_pending(box)}") from error
     finally:

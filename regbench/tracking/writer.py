@@ -105,8 +105,7 @@ class Writer:
         )
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
-        name = record.name
-        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, name, opened.metrics))
+        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, opened.metrics))
         saved.add_done_callback(lambda _: self._memory.release())
 
     def fail(self, trial: Trial, reason: str) -> None:
@@ -160,6 +159,7 @@ class Writer:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
+            self._delivery.close()
             self._outbox.close()
         self._check()
         if self._set_aside and not interrupted:
@@ -196,6 +196,7 @@ class Writer:
     def _save(self, record: Record, write: Callable[[Path], None] | None) -> None:
         try:
             folder = self._outbox.put(record, write)
+            self._delivery.prepare(folder, record)
         except Exception as error:
             self._error = self._error or error
             self._enqueue(lambda: self._delivery.kill(record))

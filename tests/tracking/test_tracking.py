@@ -23,7 +23,7 @@ from regbench.measures import weights as sparsity
 from regbench.regularizers import cells
 from regbench.report import load
 from regbench.run import run_plan
-from regbench.tracking import abandoned, artifacts, finished, schema, writer_process
+from regbench.tracking import abandoned, artifacts, finished, pictures, schema, writer_process
 from regbench.tracking import store as store_module
 from regbench.tracking import writer as writer_module
 from regbench.tracking.delivery import flush
@@ -349,15 +349,16 @@ def test_nothing_new_is_made_when_all_is_finished(sweep, images):
     ]
 
 
-@pytest.mark.pictures
-def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path, caplog):
+def test_weights_that_cannot_be_drawn_are_a_result_all_the_same(tmp_path):
     weights = {"w": 0.5 + torch.rand(40, 40) * 1e-6, "out.weight": torch.full((4, 4), 3e38), "count": torch.ones(3, 3)}
     _, layers = sparsity.measure({name: weights[name] for name in ("w", "out.weight")})
-    artifacts.write(tmp_path, weights, layers, "title")
+    artifacts.write(tmp_path, weights, layers)
+    pictures.draw(tmp_path, "title")
     assert set(load_file(tmp_path / "model.safetensors")) == {"w", "out.weight", "count"}
     assert [row["layer"] for row in csv.DictReader((tmp_path / "layers.csv").open())] == ["w", "out.weight"]
     weights["w"] = torch.full((3, 3), torch.nan)
-    artifacts.write(tmp_path, weights, layers, "title")
+    artifacts.write(tmp_path, weights, layers)
+    pictures.draw(tmp_path, "title")
 
 
 def test_nothing_is_made_before_it_is_needed(sweep, elsewhere):

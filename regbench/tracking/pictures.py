@@ -1,0 +1,167 @@
+"""The pictures of a trial's weights: a histogram of each layer, and the notebook's bar plot of the output layer.
+
+They are drawn from a run's files, without torch: see drawer, which has a process of its own for it.
+"""
+
+import csv
+import json
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from regbench.files import atomic
+from regbench.matplotlib_defaults import defaults
+from regbench.tracking.schema import HISTOGRAMS, LAYERS, MODEL
+
+COLOUR = "#4477aa"
+LONGEST = 100  # characters of a layer's name
+# of the bar plot, in pixels: with more weights than that there are several in a column
+WIDTH, HEIGHT = 801, 237
+
+
+def serve() -> None:
+    """Draw what the lines of the input ask for, and answer each with a line: JSON [folder, title] -> list of complaints.
+
+    It ends with its input: so when the process that asks ends, however it ends, and no sooner.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for line in sys.stdin:
+        folder, title = json.loads(line)
+        print(json.dumps(draw(Path(folder), title)), flush=True)
+
+
+def draw(folder: Path, title: str) -> list[str]:
+    """Write histograms.png and <output layer>.png beside model.safetensors and layers.csv in `folder`.
+
+    Shown are the matrices that the table names. Returns a line for each picture that cannot be drawn.
+    """
+    try:
+        matrices = _matrices(folder)
+        if not matrices:
+            return []
+        name, output = list(matrices.items())[-1]
+        layer = name.removesuffix(".weight")
+        plots = {
+            f"{_file(layer)}.png": lambda: bars(output, f"{title}: {_short(layer)}"),
+            HISTOGRAMS: lambda: histograms(matrices, title),  # the last: where it is, all are
+        }
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # as for a type that NumPy does not have
+        return [f"{title}: no pictures: {error}"]
+    complaints = []
+    for file_name, plot in plots.items():
+        try:
+            with defaults(), atomic(folder / file_name) as path:
+                plot().savefig(path, dpi=100, format="png")
+        except (OSError, ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
+            complaints.append(f"{title}: {file_name} is left out: {error}")
+    return complaints
+
+
+def _matrices(folder: Path) -> dict[str, np.ndarray]:
+    if not (folder / LAYERS).exists():
+        return {}
+    with (folder / LAYERS).open(newline="", encoding="utf-8") as file:
+        names = [row["layer"] for row in csv.DictReader(file)]
+    weights = load_file(folder / MODEL)
+    # float64: the histogram of nearly equal float32 numbers has no room for its bins
+    return {name: weights[name].astype(np.float64) for name in names}
+
+
+def _file(layer: str) -> str:
+    """Return a layer's name as that of a file: torch allows any character but a dot in it, and any length."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", layer)[:LONGEST]
+    return f"{name}_" if name.lower() == "histograms" else name
+
+
+def _short(layer: str) -> str:
+    return layer if len(layer) <= LONGEST else f"{layer[:LONGEST]}..."
+
+
+def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Return one histogram per layer, counts on a log scale so that a spike at zero does not hide the rest."""
+    columns = min(3, len(matrices))
+    rows = -(-len(matrices) // columns)
+    height = 2.6 * rows + 0.5
+    figure = Figure(figsize=(3.6 * columns, height))
+    axes = [figure.add_subplot(rows, columns, number) for number in range(1, len(matrices) + 1)]
+    # fixed margins: a layout engine would draw each figure several times, for every trial
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.55 / height, top=1 - 0.75 / height, wspace=0.3, hspace=0.55)
+    for axis, (name, w) in zip(axes, matrices.items(), strict=True):
+        finite = w[np.isfinite(w)]
+        counts, edges = np.histogram(finite, bins=101)
+        axis.stairs(counts, edges, fill=True, color=COLOUR)
+        # from below one, so that bins with a single weight are seen, and whole decades get the tick labels
+        if counts.any():
+            axis.set(yscale="log", ylim=(0.7, max(10.0, 2.0 * counts.max())))
+            axis.minorticks_off()  # half of the time that the figure takes
+        else:
+            axis.text(0.5, 0.5, "no finite weight", transform=axis.transAxes, ha="center")
+        axis.set_xlabel("weight")
+        # at a place of its own: matplotlib's search for one takes a third of the figure's time
+        axis.set_title(f"{_short(name)} ({w.size:,})", fontsize="medium", parse_math=False, y=1.0)
+    for axis in axes[::columns]:
+        axis.set_ylabel("count")
+    figure.suptitle(title)
+    return figure
+
+
+def bars(w: np.ndarray, title: str) -> Figure:
+    """Return the notebook's bar plot: one bar per weight of the output layer, in order.
+
+    Where several bars share a column of pixels, the darker a pixel, the more of them reach it.
+    """
+    figure = Figure(figsize=(9, 3.2))
+    axis = figure.subplots()
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16, top=0.9)
+    values = np.nan_to_num(w.flatten())
+    if values.size > WIDTH:
+        low, high = min(0.0, values.min()), max(0.0, values.max())
+        margin = 0.05 * (high - low) or 0.05
+        limits = (low - margin, high + margin)
+        colour = np.broadcast_to(to_rgb(COLOUR), (HEIGHT, WIDTH, 3))
+        image = np.dstack([colour, coverage(values, WIDTH, np.linspace(*limits, HEIGHT + 1))])
+        axis.imshow(
+            image, extent=(-0.5, values.size - 0.5, *limits), aspect="auto", origin="lower", interpolation="nearest"
+        )
+    else:  # one polygon looks the same as many bars
+        axis.fill_between(np.arange(w.size), values, step="mid", color=COLOUR, linewidth=0, antialiased=False)
+    axis.axhline(0, color="black", linewidth=0.5)
+    axis.set(xlabel=f"weight ({w.size:,} in all)", ylabel="value", xlim=(-0.5, w.size - 0.5))
+    axis.set_title(title, parse_math=False, y=1.0)
+    return figure
+
+
+def coverage(values: np.ndarray, columns: int, edges: np.ndarray) -> np.ndarray:
+    """Return the share of the bars of a column of pixels that reach each of its pixels, [len(edges) - 1, columns].
+
+    The bars, from 0 to `values`, are spread over the columns in order; `edges` are the rows' limits, from below.
+    """
+    rows = len(edges) - 1
+    column = np.arange(values.size) * columns // values.size
+    row = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, rows - 1)
+    counts = np.bincount(column, minlength=columns)
+    reached = np.zeros((rows, columns))
+    for up in (True, False):
+        chosen = values > 0 if up else values < 0
+        ends = np.bincount(row[chosen] * columns + column[chosen], minlength=rows * columns).reshape(rows, columns)
+        # a bar covers the pixels from the one in which 0 is to the one in which it ends
+        passing = ends[::-1].cumsum(0)[::-1] if up else ends.cumsum(0)
+        zero = int(np.clip(np.searchsorted(edges, 0.0, side="right") - 1, 0, rows - 1))
+        side = slice(zero, None) if up else slice(0, zero + 1)
+        reached[side] += passing[side]
+    return np.minimum(reached / np.maximum(counts, 1), 1.0)
