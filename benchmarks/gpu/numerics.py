@@ -13,7 +13,6 @@ from regbench.regularizers import BASELINE, REGISTRY
 from regbench.training import precision, single, stack
 from regbench.training.convolutions import CONVOLUTIONS
 from regbench.training.device_data import DeviceData
-from regbench.training.groups import draws
 from regbench.training.randomness import noise
 from regbench.trial import Trial
 
@@ -118,7 +117,7 @@ def engines(setting: Setting, found: dict) -> None:
         for number, trial in enumerate(some):
             here = alone(trial, data).parameters
             differences = {"stacked": furthest(row(stacked, number), here)}
-            if data.device.type != "cpu" and not draws(trial.regularizer):
+            if data.device.type != "cpu":
                 differences["device"] = furthest(here, alone(trial, host).parameters)
             what = f"{kind} {trial.name}"
             found[what] = differences
@@ -133,7 +132,7 @@ def engines(setting: Setting, found: dict) -> None:
 def replay(setting: Setting, found: dict) -> None:
     """Compare recorded steps with those done each time, bit for bit: each regularizer, a mixed stack, each precision."""
     setting.need_gpu()
-    names, problems = [name for name in REGISTRY if not draws(name)], []
+    names, problems = list(REGISTRY), []
     stacks: dict[str, list[Trial]] = {}
     for kind in setting.precisions:
         recipe = setting.recipe(precision=kind)
@@ -168,7 +167,7 @@ def waiting(setting: Setting, found: dict) -> None:
     for what, some in stacks.items():
         ways: dict[str, Callable[[], None]] = {"stacked": lambda some=some: _epoch(some, data, record=False)}
         ways["alone"] = lambda some=some: _epoch_alone(some[-1], data)
-        if recordable[some[0].recipe] and not any(draws(trial.regularizer) for trial in some):
+        if recordable[some[0].recipe]:
             ways["replayed"] = lambda some=some: _epoch(some, data, record=True)
             replayed += 1
         for way, train in ways.items():

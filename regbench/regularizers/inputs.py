@@ -23,7 +23,7 @@ class InputNoise(Regularizer):
 
     def augment(self, images: Tensor, targets: Tensor, lam: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         # the inverse of the normal distribution, kept from its pole at 0 by half of the least step of float32 below 1
-        normal = math.sqrt(2) * (2 * uniform.clamp(min=2**-25) - 1).erfinv()
+        normal = math.sqrt(2) * (2 * uniform.to(images).clamp(min=2**-25) - 1).erfinv()
         return images + lam * normal, targets
 
 

@@ -12,10 +12,11 @@ from regbench import regularizers
 from regbench.errors import one_line
 from regbench.regularizers import InputNoise, Regularizer
 from regbench.training import randomness
+from regbench.training.randomness import Stream
 from regbench.trial import Trial
 
-# hook that is given random numbers at each step -> their stream
-STREAMS = {"dense_input": randomness.DENSE_INPUT, "augment": randomness.AUGMENT}
+# hook that is given random numbers at each step -> their kind
+KINDS = {"dense_input": randomness.DENSE_INPUT, "augment": randomness.AUGMENT}
 
 
 class HookRaised(Exception):
@@ -26,9 +27,9 @@ class HookRaised(Exception):
 class Group:
     """Trials at `rows` of a stack; `reason` is filled when a hook raises, and the hooks are not called again.
 
-    lam is [k]; `generators`, one per trial and hook, are what the random numbers of an epoch's steps are drawn from;
-    `masks` are True where a pruning regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune.
-    `covered` says of each tensor whether it is in the trials' scope.
+    lam is [k]; `kinds` are the hooks that are given random numbers, and of which kind. `masks` are True where a pruning
+    regularizer has left a weight, bool [k, ...] per tensor, None where it does not prune. `covered` says of each tensor
+    whether it is in the trials' scope.
     """
 
     rows: slice
@@ -37,8 +38,7 @@ class Group:
     covered: tuple[bool, ...]
     seeds: tuple[int, ...]
     reason: str = ""
-    streams: Mapping[str, int] = field(default_factory=STREAMS.copy)
-    generators: dict[str, list[torch.Generator]] = field(default_factory=dict)
+    kinds: Mapping[str, int] = field(default_factory=KINDS.copy)
     masks: list[Tensor | None] = field(default_factory=list)
 
     @cached_property
@@ -54,17 +54,15 @@ class Group:
         """Return whether the group's regularizer has this hook and is to be called."""
         return not self.idle and not self.reason and self.regularizer.has(hook)
 
+    @cached_property
+    def streams(self) -> dict[str, Stream]:
+        """The random numbers of each hook that is given some."""
+        return {hook: Stream(self.seeds, kind, self.lam.device) for hook, kind in self.kinds.items() if self.acts(hook)}
+
     def begin_epoch(self, epoch: int) -> None:
         """Seed the random numbers of an epoch's steps."""
-        self.generators = {
-            hook: randomness.generators(self.seeds, stream, epoch, self.lam.device)
-            for hook, stream in self.streams.items()
-            if self.acts(hook)
-        }
-
-    def uniform(self, hook: str, like: Tensor) -> Tensor:
-        """Return the next random numbers in [0, 1) for a hook, as many as `like` [k, ...]."""
-        return randomness.uniform(like.shape, self.generators[hook])
+        for stream in self.streams.values():
+            stream.begin_epoch(epoch)
 
     def column(self, like: Tensor) -> Tensor:
         """Return lam as [k, 1, ...], with the dimensions of `like`."""
@@ -86,11 +84,6 @@ class Group:
                 return None
             self.reason = f"{getattr(hook, '__name__', 'a hook')} raised {type(error).__name__}: {one_line(error)}"
             return None
-
-
-def draws(name: str) -> bool:
-    """Return whether a regularizer draws random numbers in a step, which a replayed step would repeat."""
-    return any(map(regularizers.find(name).has, STREAMS))
 
 
 def of(trials: Sequence[Trial], like: Tensor, covered: Mapping[str, Sequence[bool]]) -> Iterator[Group]:
@@ -116,7 +109,7 @@ def noise(trials: Sequence[Trial], like: Tensor) -> list[Group]:
         return []
     lam = torch.full((len(trials),), trials[0].recipe.input_noise, dtype=like.dtype, device=like.device)
     seeds = tuple(trial.seed for trial in trials)
-    return [Group(slice(0, len(trials)), InputNoise(), lam, (), seeds, streams={"augment": randomness.INPUT_NOISE})]
+    return [Group(slice(0, len(trials)), InputNoise(), lam, (), seeds, kinds={"augment": randomness.INPUT_NOISE})]
 
 
 def _is_finite(given: object) -> bool:

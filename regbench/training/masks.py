@@ -7,6 +7,7 @@ from torch import Tensor
 
 from regbench.training import randomness
 from regbench.training.groups import Group
+from regbench.training.randomness import Stream
 
 
 def all_true(group: Group, weights: Sequence[Tensor]) -> list[Tensor | None]:
@@ -33,13 +34,13 @@ def prune(group: Group, weights: Sequence[Tensor], momenta: Sequence[Tensor], ep
     remaining = torch.stack([group.masks[index].flatten(1).sum(1) for index in covered]).sum(0).tolist()
     if all(count <= size - left for count, left in zip(counts, remaining, strict=True)):
         return
-    # drawn on the CPU, so that a seed zeroes the same weights on every device
-    generators = randomness.generators(group.seeds, randomness.PRUNING, epoch, torch.device("cpu"))
+    stream = Stream(group.seeds, randomness.PRUNING, group.lam.device)
+    stream.begin_epoch(epoch)
     importances = []
     for index in covered:
         w = weights[index][group.rows]
         # billions in a sweep: not drawn for |w|, which takes none
-        uniform = randomness.uniform(w.shape, generators).to(w) if group.acts("importance") else w
+        uniform = stream.uniform(w.shape).to(w) if group.acts("importance") else w
         importances.append(group.call(group.regularizer.importance, w, uniform))
     if group.reason:
         return

@@ -100,7 +100,7 @@ class Optimizer:
         with torch.no_grad():
             for group in acting:
                 pixels, shares = images[group.rows], targets[group.rows]
-                uniform = group.uniform("augment", pixels)
+                uniform = group.streams["augment"].uniform(pixels.shape)
                 found = group.call(group.regularizer.augment, pixels, shares, group.column(pixels), uniform)
                 if found is not None:
                     changed = changed or found[1] is not shares
@@ -113,7 +113,7 @@ class Optimizer:
         for group in self.groups:
             part = h[group.rows]
             if group.acts("dense_input"):
-                uniform = group.uniform("dense_input", part)
+                uniform = group.streams["dense_input"].uniform(part.shape)
                 found = group.call(group.regularizer.dense_input, part, group.column(part), uniform)
                 part = part if found is None else found.to(h)
             parts.append(part)

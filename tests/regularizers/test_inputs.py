@@ -107,7 +107,7 @@ def test_mixup_pairs_each_image_with_one_of_its_batch(seed):
         order = uniform[row].flatten(1)[:, 0].argsort()
         assert sorted(order.tolist()) == list(range(6))
         other = images[row][order] - images[row]
-        moved = other.abs().flatten(1).sum(1) > 0
+        moved = other != 0
         share = ((mixed[row] - images[row])[moved] / other[moved]).flatten()
         if len(share):
             assert share.max() - share.min() < 1e-6 and share.min() > -1e-6 and share.max() < 0.5 + 1e-6
@@ -128,7 +128,7 @@ def test_a_step_of_mixup_is_that_of_its_cross_entropy():
     objective = F.cross_entropy(logits, targets[0])
     gradients = torch.autograd.grad(objective, list(theirs.parameters.values()))
     loss, _, penalty = ours.step(images, labels)
-    assert targets.max() < 1
+    assert (targets.max(2).values < 1).any()  # most partners are of another class
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels).detach())
     torch.testing.assert_close(loss + penalty, objective.detach())
     for name, gradient in zip(theirs.parameters, gradients, strict=True):
