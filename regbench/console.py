@@ -33,9 +33,8 @@ WORTH_BF16, MOST_OF_FLOAT32 = 120, 0.9
 MOST_REASONS = 10
 # of a table, in letters
 WIDEST = 10_000
-# trials at once of which each epoch is printed on a line
-FEW = 4
-SECONDS_BETWEEN_LINES = 10.0
+# of a file: after so long without a trial's end a line says how far it is
+SECONDS_BETWEEN_LINES = 60.0
 
 
 def print_engine(console: Console, engine: Engine, automatic: bool) -> None:
@@ -247,14 +246,17 @@ class _Running:
 
 
 class Progress(AbstractContextManager):
-    """Shows `trials` as they run: a bar on a terminal, lines elsewhere; the remaining time is that of epochs so far."""
+    """Shows `trials` as they run: a bar on a terminal, elsewhere a line for each, with `verbose` for each epoch.
 
-    def __init__(self, sweep: Sweep, trials: Sequence[Trial], console: Console) -> None:
-        self._console, self._sweep, self._trials = console, sweep, len(trials)
+    The remaining time is that of epochs so far.
+    """
+
+    def __init__(self, sweep: Sweep, trials: Sequence[Trial], console: Console, verbose: bool = False) -> None:
+        self._console, self._sweep, self._trials, self._verbose = console, sweep, len(trials), verbose
         self._running: dict[Trial, _Running] = {}
-        self._ended, self._said = 0, 0.0
         self._total = sum(trial.recipe.epochs for trial in trials)
         self._done, self._begin = 0, time.monotonic()
+        self._ended, self._said = 0, self._begin
         self._bar = None
         # FORCE_COLOR has rich take a file for a terminal; a dumb terminal cannot redraw a bar
         if console.is_interactive and console.file.isatty():
@@ -293,8 +295,7 @@ class Progress(AbstractContextManager):
         else:
             now = time.monotonic()
             left = timedelta(seconds=round((now - self._begin) / self._done * (self._total - self._done)))
-            # a stack of many would fill the screen at each epoch
-            if len(self._running) <= FEW or now - self._said > SECONDS_BETWEEN_LINES:
+            if self._verbose or now - self._said > SECONDS_BETWEEN_LINES:
                 self._said = now
                 self._console.print(f"{self._label(trial)} {text}, {now - running.begin:.1f} s, {left} left")
 
@@ -303,6 +304,7 @@ class Progress(AbstractContextManager):
         self._done += trial.recipe.epochs - self._running[trial].epochs
         if self._bar:
             self._bar.update(self._task, completed=self._done)
+        self._said = time.monotonic()
         self._console.print(f"{self._label(trial)} {text}")
         del self._running[trial]
         self._ended += 1

@@ -1,8 +1,9 @@
 """From a plan to results: engine, measures, tracking."""
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 from rich.console import Console
 
@@ -24,7 +25,9 @@ from regbench.training.events import Epoch, Event, Failed, Started, Trained
 from regbench.trial import Trial
 
 
-def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str) -> list[Result]:
+def run_plan(
+    plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str, verbose: bool = False
+) -> list[Result]:
     """Train what is to be trained, write it to the store, print and return a result for every trial of the sweep.
 
     After the grid its choice of lams is recorded, and fresh seeds are trained until they tell: see stages. A trial that
@@ -44,6 +47,7 @@ def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Co
                 return list(results.values())
             context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
+        show = partial(Progress, console=console, verbose=verbose)
         results: dict[str, Result] = {}
         recorded: Mapping[str, float] = {}
         while plan.trials:
@@ -52,7 +56,7 @@ def run_plan(plan: Plan, data: Images, store: Store, engine: Engine, console: Co
             if plan.lams != recorded:
                 recorded = plan.lams
                 _record_choice(parent.writer, plan, results, console)
-            results |= {result.trial.key: result for result in _train(plan, data, engine, parent.writer, console)}
+            results |= {result.trial.key: result for result in _train(plan, data, engine, parent.writer, show)}
             if plan.lams:
                 print_look(console, plan, results)
             plan = planning.proceed(plan, results, store)
@@ -80,11 +84,11 @@ def _record_choice(writer: Writer, plan: Plan, results: Mapping[str, Result], co
     print_choice(console, plan, choices)
 
 
-def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, console: Console) -> Iterator[Result]:
+def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, show: Callable[..., Progress]) -> Iterator[Result]:
     """Train what is to be trained, and give its results."""
     if plan.todo:
         with (
-            Progress(plan.sweep, plan.todo, console) as progress,
+            show(plan.sweep, plan.todo) as progress,
             closing(engine.train(plan.todo, data, resume=not plan.rerun)) as events,
         ):
             yield from _follow(events, writer, progress, plan)

@@ -148,7 +148,7 @@ def arguments(name: str, **options: object) -> list[str]:
 def cut_off(line: str, what: signal.Signals, environment: dict[str, str], **options: object) -> tuple[int, str]:
     """Start a sweep and send it a signal once it prints a line that begins so; return its exit code and its errors."""
     with subprocess.Popen(
-        arguments("sweep", **options),
+        arguments("sweep", **options, verbose="true"),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

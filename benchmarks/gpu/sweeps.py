@@ -22,7 +22,7 @@ def repeated(setting: Setting, found: dict) -> None:
     size = setting.sizes.batch_size
     command = _command(
         setting, reg="l1,imp", lam=setting.sizes.grid, seeds="0-0", epochs=EPOCHS, batch_size=size,
-        train_size=size * setting.sizes.steps // 2 + 2 * size, val_size=2 * size, average="ema",
+        train_size=size * setting.sizes.steps // 2 + 2 * size, val_size=2 * size, average="ema", verbose="true",
     )  # fmt: skip
     calm, killed = [setting.folder / f"calm{i}" for i in range(setting.sizes.repeats)], setting.folder / "killed"
     for folder in calm:  # one after the other, since they would go on from each other's checkpoints

@@ -51,6 +51,7 @@ class TrainingOptions:
         parsing.experiment,
         "MLflow experiment; auto: of `mlflow run`, else MLFLOW_EXPERIMENT_NAME, else regbench.",
     )
+    verbose: bool = option(False, switch(), "Print a line for each epoch, not for each trial alone.")
     dry_run: bool = option(False, switch(), "Print the exact plan and a time estimate; train nothing.")
     rerun: bool = option(False, switch(), "Train again what is finished; the new runs replace the old ones.")
 
@@ -110,6 +111,6 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
 
     checkpoint.seconds_between()  # a bad setting is refused before anything is written
     checkpoint.clean()
-    results = run_plan(plan, images, store, engine, console, f"{name} {images.name}")
+    results = run_plan(plan, images, store, engine, console, f"{name} {images.name}", options.verbose)
     printing.print_store(console, store)
     return results

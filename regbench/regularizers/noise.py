@@ -17,7 +17,7 @@ class Dropout(Regularizer):
     lam_upper_bound = 1.0
 
     def dense_input(self, h: Tensor, lam: Tensor, uniform: Tensor) -> Tensor:
-        return h * (uniform >= lam) / (1 - lam)
+        return h * ((uniform >= lam) / (1 - lam))
 
 
 class LabelSmoothing(Regularizer):

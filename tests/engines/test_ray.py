@@ -97,7 +97,7 @@ def test_a_node_is_killed_and_every_trial_finishes_once_as_on_one_machine(
     cluster.wait_for_nodes()
     options = SWEEP | {"reg": HELD, "lam": ",".join(LAMS), "baseline": "false"}
     process = subprocess.Popen(
-        arguments("sweep", **options, backend="ray"),
+        arguments("sweep", **options, backend="ray", verbose="true"),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -111,7 +111,13 @@ def test_a_server_killed_twice_in_mid_sweep_has_everything_once(tmp_path, empty_
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
     held = tmp_path / "held"
     held.mkdir()
-    options = SWEEP | {"reg": "tests.plugins:Held", "lam": "0.001,0.002,0.003,0.004,0.005", "seeds": "0", "epochs": 3}
+    options = SWEEP | {
+        "reg": "tests.plugins:Held",
+        "lam": "0.001,0.002,0.003,0.004,0.005",
+        "seeds": "0",
+        "epochs": 3,
+        "verbose": "true",
+    }
     server = Server(folder).start()
     process = subprocess.Popen(
         arguments("sweep", **options),
@@ -176,7 +182,7 @@ def test_what_a_server_misses_at_the_end_is_delivered_by_the_same_command(
         "from regbench.commands import exit_code, sweep; exit_code.run(sweep.main)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", impatient, *arguments("sweep", **options)[4:]],
+        [sys.executable, "-c", impatient, *arguments("sweep", **options, verbose="true")[4:]],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -207,7 +213,9 @@ def test_what_a_server_misses_at_the_end_is_delivered_by_the_same_command(
 
 def test_results_that_wait_survive_sigkill(proxy, server, environment, run_here):
     options = SWEEP | {"epochs": 3, "experiment": "killed"}
-    process = subprocess.Popen(arguments("sweep", **options), env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments("sweep", **options, verbose="true"), env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
         for line in process.stdout:
             if re.match(r"\(1/6\) .* epoch 1/", line):
