@@ -150,7 +150,7 @@ def print_estimate(console: Console, plan: Plan, data: Images, engine: Engine) -
             rounded += planning.estimate_in_bf16(trials, data, engine) or seconds if total > WORTH_BF16 else seconds
     console.print(f"estimated time: {', '.join(parts)} (from steps measured on this device)")
     if rounded < MOST_OF_FLOAT32 * total:
-        console.print(f"with precision=bf16 {timedelta(seconds=round(rounded))} in all: README says what that changes")
+        console.print(f"with precision=bf16 {timedelta(seconds=round(rounded))} in all; what it changes: docs/speed.md")
     if total > LONG_SECONDS:
         console.print(
             "to shorten it: a smaller train_size, fewer epochs, fewer lams, a smaller confirm, or a machine with a GPU"

@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     slow = (
         ("tracking/test_retry", "test_team_server", "test_startup"),
-        ("engines/test_ray", "test_end_to_end", "tracking/test_at_once", "test_docs"),
+        ("engines/test_ray", "test_end_to_end", "tracking/test_at_once", "test_your_regularizer"),
     )
     first, second = ([item for item in items if item.nodeid.startswith(part)] for part in (
         tuple(f"tests/{name}.py" for name in names) for names in slow

@@ -1,89 +1,217 @@
-"""What docs/your-regularizer.md says is what happens."""
+"""What the documents say is what happens: their blocks of code run, their links lead somewhere."""
 
+import ast
+import os
 import re
-import shlex
 import subprocess
-import tomllib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
+import click
+import numpy as np
 import pytest
-import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
-from regbench import __main__, regularizers
+import regbench
+from regbench import __main__
 from regbench.commands import exit_code
-from regbench.regularizers.contract import rules
-from regbench.regularizers.lookup import GROUP
-from tests.conftest import PROJECT, TINY
+from regbench.errors import UserError
+from tests import documents
+from tests.conftest import PROJECT, TINY, striped
+from tests.documents import PAGES, Block
+from tests.test_project import PYPROJECT
 
-PAGE = (PROJECT / "docs" / "your-regularizer.md").read_text()
+# examples are made short: a later option of the same name is the one that counts
+SHORT = {"epochs": 1, "train_size": 100, "jobs": 1}
+FRESH = 2
+TRAIN = {"sweep": {"batch_size": 50, "model": TINY}, "notebook": {}}
+# has tests of its own, since its classes are checked rule by rule
+ELSEWHERE = PROJECT / "docs" / "your-regularizer.md"
+CODE = {page: [block for block in documents.blocks(page) if block.language in ("sh", "python")] for page in PAGES}
+# code that can be run -> its page: that of a page in another language is not run twice
+RUN = {tuple(block for block in found if not block.needs): page for page, found in CODE.items() if page != ELSEWHERE}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+def title(page: Path) -> str:
+    return str(page.relative_to(PROJECT))
 
 
 @pytest.fixture
-def folder(elsewhere, monkeypatch):
-    """The reader's folder with the page's files in it."""
-    names = re.findall(r"put this into `(\w+\.py)`", PAGE, re.IGNORECASE)
-    for name, code in zip(names, blocks("python"), strict=True):
-        (elsewhere / name).write_text(code)
+def reader(database, elsewhere, monkeypatch):
+    """The folder of a reader who has images of their own, and whose figures are blank: drawing takes most of the time."""
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda _, *args, **kw: save(Figure(figsize=(1, 1)), *args, **kw))
     monkeypatch.syspath_prepend(elsewhere)
+    images = striped(train=120, test=20)
+    parts = ("train", images.train_images, images.train_labels), ("test", images.test_images, images.test_labels)
+    for part, pictures, labels in parts:
+        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+            path = elsewhere / "photos" / part / images.classes[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.moveaxis(picture, 0, -1)).save(path)
     return elsewhere
 
 
-def test_the_pages_class_keeps_every_rule(folder, capsys):
-    check = blocks("sh")[0].split()
-    assert check[:3] == ["python", "-m", "regbench"]
-    with pytest.raises(SystemExit) as stop:
-        exit_code.run(__main__.main, check[3:])
-    told = capsys.readouterr().out
-    assert stop.value.code == 0, told
-    assert "broken" not in told
+@pytest.mark.parametrize("code", [code for code in RUN if code], ids=lambda code: title(RUN[code]))
+def test_the_examples_of_a_page_run_one_after_the_other(code, reader, monkeypatch):
+    names: dict[str, object] = {}
+    if any("regbench.sweep(" in block.code for block in code):
+        shorten_python(monkeypatch)
+    for block in code:
+        if block.language == "sh":
+            for words in documents.commands(block.code):
+                start(words)
+        elif block.file:
+            Path(block.file).write_text(block.code)
+        else:
+            exec(compile(block.code, title(RUN[code]), "exec"), names)
+
+
+def start(words: list[str]) -> None:
+    """Run a command of a page, but in the environment and on the path of the tests."""
+    match words:
+        case ["python3", "-m", "venv", _] | [".", _]:
+            pass
+        case ["pip", "install", "-e", what]:
+            extras = re.fullmatch(r"\.\[(.+)\]", what)[1].split(",")
+            assert set(extras) <= PYPROJECT["project"]["optional-dependencies"].keys()
+        case ["python", "-m", "pytest", *arguments]:
+            assert not [name for name in arguments if "/" in name and not (PROJECT / name).exists()]
+        case ["ruff", *_]:
+            subprocess.run([sys.executable, "-m", *words], cwd=PROJECT, check=True, capture_output=True)
+        case _:
+            found = documents.called(words)
+            assert found, f"{words}: a test does not know how to run it; say what the block needs"
+            command, arguments = found
+            assert command is __main__.main
+            with pytest.raises(SystemExit) as stop:
+                exit_code.run(command, [*arguments, *shorter(arguments)])
+            assert stop.value.code == 0, words
+
+
+def shorter(arguments: list[str]) -> list[str]:
+    """Return the options to be added: of several of a name the last one counts."""
+    name, *options = arguments
+    if name not in TRAIN:
+        return []
+    given = dict(option.lstrip("-").split("=", 1) for option in options)
+    return [f"--{key}={value}" for key, value in changed(name, given).items()]
+
+
+def changed(name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a command, or arguments of a function, that make it short."""
+    found = {key: value for key, value in TRAIN[name].items() if key not in given}
+    return SHORT | found | ({"confirm": FRESH} if str(given.get("confirm", 0)) != "0" else {})
+
+
+def shorten_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = regbench.sweep
+    monkeypatch.setattr(regbench, "sweep", lambda **given: sweep(**given | changed("sweep", given)))
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("page", "block"),
     [
-        *("more:Spread", "more:Orthogonal", "more:Nuclear", "fast:Log"),
-        *("others:Shake", "others:Brightness", "others:EvenPruning"),
+        pytest.param(page, block, id=f"{title(page)} {block.needs}: {block.code.split()[0]}")
+        for page, found in CODE.items()
+        for block in found
+        if block.needs
     ],
 )
-def test_the_pages_other_classes_keep_every_rule(folder, name):
-    assert not [rule for rule, broken in rules.check(regularizers.find(name)) if broken]
+def test_what_cannot_be_run_here_has_commands_and_options_that_exist(page, block: Block, elsewhere):
+    Path("cifar10-jpeg").mkdir()
+    if block.language == "python":
+        ast.parse(block.code)
+        return
+    subprocess.run(["bash", "-n"], input=block.code, text=True, check=True, env=os.environ)
+    for words in documents.commands(block.code):
+        if found := documents.called(words):
+            documents.check(*found)
 
 
-def test_the_page_writes_one_penalty_in_two_ways(folder):
-    p = torch.linspace(-0.1, 0.1, 12, dtype=torch.float64).view(2, 3, 2)
-    lam, found = torch.tensor([1e-3, 2e-3], dtype=torch.float64).view(2, 1, 1), []
-    for name in ("shrink:Log", "fast:Log"):
-        method, g = regularizers.find(name)(), torch.zeros_like(p)
-        with torch.no_grad():
-            method.add_grad(p, g, lam)
-            found.append((g, method.value(p, lam)))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ("regbench sweep --reg=l3", UserError),
+        ("regbench sweep --regs=l1", click.NoSuchOption),
+        ("regbench sweeps", KeyError),
+        ("mlflow run . -P regs=l1", AssertionError),
+        ("mlflow run . -e main2", KeyError),
+    ],
+)
+def test_a_mistake_in_an_example_is_seen(line, mistake):
+    with pytest.raises(mistake):
+        documents.check(*documents.called(line.split()))
 
 
-def test_the_pages_commands_work(folder, database, environment):
-    """With the real path of the folder, one seed, fewer images, a small network; mlflow's launcher only plans."""
-    _, sweep, launched = blocks("sh")
-    sweep = sweep.strip() + f" --seeds=0 --train_size=200 --model={TINY}"
-    launched = launched.strip().replace("/path/to/folder", shlex.quote(str(folder))) + " -P dry_run=true"
-    elsewhere = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    for command, where, variables in (
-        (sweep, folder, environment),
-        (launched, PROJECT, elsewhere),
-    ):
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=where, env=variables,
-            capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        if command == sweep:
-            assert re.search(r"shrink:Log lam=1e-5 +1 +[\d.]+%", done.stdout)
-    assert "shrink:Log lam=1e-4" in done.stdout
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    broken = []
+    for address in documents.links(page):
+        if re.match(r"\w+:", address):
+            continue
+        name, _, anchor = address.partition("#")
+        target = page if not name else (page.parent / name).resolve()
+        if not target.exists() or (anchor and anchor not in documents.anchors(target)):
+            broken.append(address)
+    assert not broken
 
 
-def test_the_pages_entry_point_is_the_one_that_is_read():
-    (text,) = blocks("toml")
-    assert list(tomllib.loads(text)["project"]["entry-points"]) == [GROUP]
+def test_files_that_the_documents_name_exist():
+    named = set()
+    for page in PAGES:
+        named |= set(re.findall(r"`((?:benchmarks|docs|regbench|tests)/[\w./-]+)`", page.read_text()))
+    assert len(named) > 30
+    assert not [name for name in named if not (PROJECT / name).exists()]
+
+
+@pytest.mark.parametrize("page", sorted(PROJECT.glob("docs/*.md")), ids=title)
+def test_a_page_says_what_it_is_for_and_where_to_go_next(page):
+    first, *_, last = documents.paragraphs(page)
+    assert re.fullmatch(r"This page is for (?:[^.]|\.(?! ))+\.", first.replace("\n", " "))
+    assert last.startswith("Next: [")
+    assert f"docs/{page.name}" in documents.links(PROJECT / "README.md")
+
+
+def test_the_readme_is_read_in_five_minutes():
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    bare = [block.code for block in documents.blocks(PROJECT / "README.md") if not block.needs]
+    assert "python -m pytest\n" in bare
+    assert "mlflow run . " in bare[0]
+
+
+def tree() -> tuple[dict[Path, set[str]], dict[Path, str]]:
+    """Return of the tree in docs/architecture.md: folder -> names of files there, and folder -> its line."""
+    page = PROJECT / "docs" / "architecture.md"
+    (code,) = (token.content for token in documents.parse(page) if token.type == "code_block")
+    listed: dict[Path, set[str]] = {}
+    described, above = {}, [(-1, PROJECT)]
+    for line in code.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names, _, text = re.sub(r"\s{2,}", "\t", line.strip(), count=1).partition("\t")
+        above = [(depth, folder) for depth, folder in above if depth < indent]
+        folder = above[-1][1]
+        if names.endswith("/"):
+            folder /= names
+            above.append((indent, folder))
+            described[folder], listed[folder] = text, set()
+        else:
+            listed[folder] |= {name for name in re.split(r",\s*", names) if name} | {*re.findall(r"\w+\.py", text)}
+    return listed, described
+
+
+def test_the_tree_of_files_is_that_of_the_files():
+    """A folder is described as a whole, or all of its modules are named: each on a line, or in the folder's."""
+    listed, described = tree()
+    missing = [folder / name for folder, names in listed.items() for name in names if not any(folder.glob(name))]
+    assert not missing
+    folders = {path.parent for path in (PROJECT / "regbench").rglob("*.py")}
+    assert folders <= listed.keys()
+    for folder in folders:
+        modules = {path.name for path in folder.glob("*.py") if not path.name.startswith("__")}
+        named = listed[folder] | {f"{word}.py" for word in re.findall(r"\w+", described[folder])}
+        if listed[folder]:
+            assert not modules - named, folder

@@ -32,9 +32,9 @@ def test_mlproject_has_each_option_with_its_default(entry, command):
         assert f"--{name} {{{name}}}" in described["command"]
 
 
-@pytest.mark.parametrize(("table", "command"), [(0, sweep.main), (1, report.main)])
-def test_the_readmes_tables_have_each_option_with_its_default(table, command):
-    text = (PROJECT / "README.md").read_text().split("| parameter | default | meaning |\n|---|---|---|\n")[table + 1]
+@pytest.mark.parametrize(("page", "command"), [("guide", sweep.main), ("report", report.main)])
+def test_the_pages_table_has_each_option_with_its_default(page, command):
+    _, text = (PROJECT / "docs" / f"{page}.md").read_text().split("| parameter | default | meaning |\n|---|---|---|\n")
     found = {}
     for row in text.partition("\n\n")[0].splitlines():
         _, names, values, *_ = re.split(r"\s*\|\s*", row)
@@ -105,11 +105,3 @@ def test_no_part_knows_of_what_comes_after_it():
             assert not [target for target in imports(path) if target.startswith(f"regbench.{other}")], name
         if package in ("training", "engines", "measures"):
             assert "mlflow" not in {target.split(".")[0] for target in imports(path)}, name
-
-
-def test_every_file_that_the_readme_names_exists():
-    text = (PROJECT / "README.md").read_text()
-    named = set(re.findall(r"\]\(([^)#:]+)\)", text))
-    named |= set(re.findall(r"`((?:benchmarks|regbench|tests)/[\w./]+)`", text))
-    assert named
-    assert not [name for name in named if not (PROJECT / name).exists()]
