@@ -8,6 +8,7 @@ from itertools import combinations
 import pandas as pd
 
 from regbench.report.design import VALIDATION, Design, design
+from regbench.report.language import gettext, ngettext
 from regbench.report.load import Runs
 from regbench.report.pairs import TEST, Contrast, Fresh, Pairs, compare
 from regbench.statistics.verdict import Comparison, Verdict
@@ -76,7 +77,9 @@ def analyse(runs: Runs) -> Analysis:
     trials = runs.trials
     if trials.empty:
         nothing = pd.DataFrame(columns=["method", "lam", "seed"])
-        return Analysis(Design((), {}, (), (), False), nothing, nothing, {}, {}, {}, {}, ("No trial has finished.",))
+        return Analysis(
+            Design((), {}, (), (), False), nothing, nothing, {}, {}, {}, {}, (gettext("No trial has finished."),)
+        )
     plan = design(runs)
     notes = list(plan.notes)
     grid = trials[trials["stage"] == schema.GRID]
@@ -84,7 +87,7 @@ def analyse(runs: Runs) -> Analysis:
     cells = [_cell(*key, group, choosing) for key, group in _grouped(grid)]
     compared = list(plan.choices) if BASELINE in set(trials["method"]) else []
     if BASELINE not in set(trials["method"]):
-        notes.insert(0, "There are no trials of none, so nothing is compared.")
+        notes.insert(0, gettext("There are no trials of none, so nothing is compared."))
     trained = Fresh(runs, plan)
     with_none = compare({method: trained.pairs(method, BASELINE) for method in compared}, plan.looks)
     among = combinations(compared, 2) if plan.confirm else ()
@@ -148,8 +151,11 @@ def _failed(method: str, fresh: pd.DataFrame) -> list[str]:
     seeds = list(fresh.loc[fresh["outcome"].isin(["diverged", "collapsed"]), "seed"])
     if not seeds:
         return []
-    which, counts = ("seed", "it counts") if len(seeds) == 1 else ("seeds", "they count")
-    return [
-        f"{method}: {len(seeds)} of {len(fresh)} fresh trainings collapsed or diverged ({which} {format_seeds(seeds)}); "
-        f"{counts} with the accuracy reached."
-    ]
+    sentence = ngettext(
+        "{name}: {count} of {all} fresh trainings collapsed or diverged (seed {seeds}); it counts with the accuracy "
+        "reached.",
+        "{name}: {count} of {all} fresh trainings collapsed or diverged (seeds {seeds}); they count with the accuracy "
+        "reached.",
+        len(seeds),
+    )
+    return [sentence.format(name=method, count=len(seeds), all=len(fresh), seeds=format_seeds(seeds))]

@@ -14,6 +14,7 @@ from regbench.report import figures, output
 from regbench.report.analysis import Analysis
 from regbench.report.inputs import Material
 from regbench.report.interactions import Interaction, interactions
+from regbench.report.language import ENGLISH, use
 from regbench.report.recipes import Side, sides
 from regbench.report.render import render, render_overview
 from regbench.statistics.verdict import Comparison
@@ -126,6 +127,7 @@ def _contrasts(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@use(ENGLISH)  # the words of the verdicts in CSV files are for programs
 def _interactions(sides: Sequence[Side], family: Mapping[tuple[str, int, int], Interaction]) -> pd.DataFrame:
     rows = []
     for (method, *pair), found in family.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from regbench.report.language import gettext, ngettext
 from regbench.report.load import Runs
 from regbench.statistics.choice import Choice, choose
 from regbench.statistics.looks import seeds_needed
@@ -43,7 +44,7 @@ def design(runs: Runs) -> Design:
     notes: list[str] = []
     found = _recorded(runs, grid, notes) if runs.confirm else _split(grid, notes)
     left_out = [name for name in dict.fromkeys(runs.trials["method"]) if name not in {BASELINE, *found.choices}]
-    notes += [f"{name} is not compared: no lam of it was chosen." for name in left_out]
+    notes += [gettext("{name} is not compared: no lam of it was chosen.").format(name=name) for name in left_out]
     return replace(found, notes=tuple(notes))
 
 
@@ -63,17 +64,17 @@ def _recorded(runs: Runs, grid: pd.DataFrame, notes: list[str]) -> Design:
     seeds = _seeds(grid, False, notes)
     now = _choices(grid, seeds, notes)
     if not runs.choice and now:
-        notes.append("No lam is chosen yet: the tables show those which the finished trials would choose.")
+        notes.append(gettext("No lam is chosen yet: the tables show those which the finished trials would choose."))
         return Design(seeds, now, runs.confirm, runs.looks, False)
     choices = {}
     for method, lam in runs.choice.items():
         if method in set(runs.trials["method"]):
             choices[method] = Choice(lam, now[method].means if method in now else {lam: math.nan})
         if method in now and now[method].lam != lam:
-            notes.append(
-                f"{method} lam={format_lam(lam)} was chosen before trials arrived that would choose "
-                f"lam={format_lam(now[method].lam)}; the choice stands."
+            sentence = gettext(
+                "{name} lam={lam} was chosen before trials arrived that would choose lam={other}; the choice stands."
             )
+            notes.append(sentence.format(name=method, lam=format_lam(lam), other=format_lam(now[method].lam)))
     return Design(seeds, choices, runs.confirm, runs.looks, False)
 
 
@@ -86,8 +87,10 @@ def _seeds(grid: pd.DataFrame, baseline: bool, notes: list[str]) -> tuple[int, .
     if baseline:
         kept &= set(grid.loc[grid["method"] == BASELINE, "seed"])
     if left := [seed for seed in every if seed not in kept]:
-        why = "no trial of none, or less than half of the grid" if baseline else "less than half of the grid"
-        notes.append(f"Seeds left out, having {why}: {format_seeds(left)}.")
+        sentence = gettext("Seeds left out, having less than half of the grid: {seeds}.")
+        if baseline:
+            sentence = gettext("Seeds left out, having no trial of none, or less than half of the grid: {seeds}.")
+        notes.append(sentence.format(seeds=format_seeds(left)))
     return tuple(seed for seed in every if seed in kept)
 
 
@@ -100,20 +103,31 @@ def _choices(grid: pd.DataFrame, seeds: tuple[int, ...], notes: list[str]) -> di
         own = scores.setdefault(method, {})
         usable = cell[cell["outcome"] != "diverged"].set_index("seed")
         values = (usable[VALIDATION] if VALIDATION in usable else pd.Series(dtype=float)).reindex(seeds)
-        left_out = f"{method} lam={format_lam(lam)} takes no part in the choice of lam"
+        sentence = ""
+        missing = sorted(set(seeds) - set(usable.index))
+        diverged = int((cell["outcome"] == "diverged").sum())
         if lams[method] == 1 and len(cell):
             own[lam] = values.to_numpy(dtype=float)  # it is not chosen, so what it lacks decides nothing
         elif not seeds:
-            notes.append(f"{left_out}: no seed has half of the grid.")
-        elif missing := sorted(set(seeds) - set(usable.index)):
-            diverged = int((cell["outcome"] == "diverged").sum())
-            notes.append(
-                f"{left_out}: no usable result for {'seeds' if len(missing) > 1 else 'seed'} {format_seeds(missing)}"
-                f"{f', {diverged} diverged' if diverged else ''}."
+            sentence = gettext("{name} takes no part in the choice of lam: no seed has half of the grid.")
+        elif missing and diverged:
+            sentence = ngettext(
+                "{name} takes no part in the choice of lam: no usable result for seed {seeds}, {diverged} diverged.",
+                "{name} takes no part in the choice of lam: no usable result for seeds {seeds}, {diverged} diverged.",
+                len(missing),
+            )
+        elif missing:
+            sentence = ngettext(
+                "{name} takes no part in the choice of lam: no usable result for seed {seeds}.",
+                "{name} takes no part in the choice of lam: no usable result for seeds {seeds}.",
+                len(missing),
             )
         elif not np.isfinite(values.to_numpy(dtype=float)).all():
-            notes.append(f"{left_out}: it has no validation accuracy.")
+            sentence = gettext("{name} takes no part in the choice of lam: it has no validation accuracy.")
         else:
             own[lam] = values.to_numpy(dtype=float)
+        if sentence:
+            name = f"{method} lam={format_lam(lam)}"
+            notes.append(sentence.format(name=name, seeds=format_seeds(missing), diverged=diverged))
     found = {method: choose(own) for method, own in scores.items()}
     return {method: choice for method, choice in found.items() if choice is not None}

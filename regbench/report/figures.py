@@ -4,6 +4,7 @@ The report shows them in the order in which they are defined here, the first two
 """
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -19,9 +20,11 @@ from matplotlib.transforms import offset_copy
 
 from regbench.files import atomic
 from regbench.matplotlib_defaults import defaults
+from regbench.report import fonts
 from regbench.report.analysis import prune_curve
 from regbench.report.inputs import Material
-from regbench.report.text import counted
+from regbench.report.language import ENGLISH, current, gettext, ngettext, use
+from regbench.report.text import counted, in_words
 from regbench.statistics.verdict import MARGIN
 from regbench.tracking.schema import GRID
 from regbench.trial import BASELINE, format_lam
@@ -39,7 +42,7 @@ SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}
 
 
 class Plot(NamedTuple):
-    """A figure of the report: its caption, the files of trials that it needs (see `figure`), and how it is drawn."""
+    """A figure of the report: its caption in English, the files of trials that it needs (see `figure`), how it is drawn."""
 
     caption: str
     files: str
@@ -52,8 +55,9 @@ FIGURES: dict[str, Plot] = {}
 def figure(caption: str, files: str = "") -> Callable[[Draw], Draw]:
     """Register a function of the report's material as the figure of its name, drawn in seaborn's style.
 
-    The function returns None where there is nothing to draw. `files`: the part of the material, `layers` or `weights`,
-    without which it is not asked, since the trials' files may be gone.
+    The caption is a message of the catalogues, like those of `gettext`. Labels are in the report's language if there is a
+    font for it. The function returns None where there is nothing to draw. `files`: the part of the material, `layers` or
+    `weights`, without which it is not asked, since the trials' files may be gone.
     """
 
     def register(draw: Draw) -> Draw:
@@ -61,7 +65,8 @@ def figure(caption: str, files: str = "") -> Callable[[Draw], Draw]:
         def styled(material: Material) -> Figure | None:
             if material.runs.trials.empty or (files and not len(getattr(material, files))):
                 return None
-            with defaults(sns.axes_style("whitegrid") | RC):
+            language = current() if fonts.can_write(current()) else ENGLISH
+            with use(language), defaults(sns.axes_style("whitegrid") | _settings()):
                 return draw(material)
 
         FIGURES[draw.__name__] = Plot(caption, files, styled)
@@ -81,23 +86,31 @@ def describe_missing(material: Material) -> str:
     if not material.missing:
         return ""
     lost = [name for name, plot in FIGURES.items() if plot.files and not len(getattr(material, plot.files))]
-    count = "1 file" if len(material.missing) == 1 else f"{len(material.missing)} files"
-    what = f"left out for it: {', '.join(lost)}" if lost else "figures lack these trials"
-    return (
-        f"{count} of trials missing or damaged, as after a folder was moved or deleted (the first: {material.missing[0]}); "
-        f"{what}."
+    what = gettext("left out for it: {figures}") if lost else gettext("figures lack these trials")
+    sentence = ngettext(
+        "{count} file of trials missing or damaged, as after a folder was moved or deleted (the first: {first}); {what}.",
+        "{count} files of trials missing or damaged, as after a folder was moved or deleted (the first: {first}); {what}.",
+        len(material.missing),
     )
+    what = what.format(figures=", ".join(lost))
+    return sentence.format(count=len(material.missing), first=material.missing[0], what=what)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg into `folder`."""
-    with defaults(RC):
+    with defaults(_settings()):
         # laid out once for both formats: it takes as long as drawing
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for suffix, metadata in SUFFIXES.items():
             with atomic(folder / f"{name}{suffix}") as path:
                 figure.savefig(path, format=suffix[1:], metadata=metadata)
+
+
+def _settings() -> dict[str, object]:
+    """Return matplotlib's settings, with the font of the report's language, and its own one for what that lacks."""
+    family = fonts.family(current())
+    return RC | ({"font.family": [family, "DejaVu Sans"]} if family else {})
 
 
 def colours(methods: Iterable[str]) -> dict[str, object]:
@@ -117,6 +130,11 @@ def shown(name: object) -> str:
     return f"{' ' * line.startswith('_')}{line}".replace("$", r"\$")
 
 
+def _width(label: str) -> float:
+    """Return about how wide a label is, in Latin letters."""
+    return sum(1.4 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in label)
+
+
 def _subplots(width: float, height: float, *shape: int, **settings: bool) -> tuple[Figure, Any]:
     """Return a figure of this size in inches, and its axes as `Figure.subplots` returns them."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -133,7 +151,7 @@ def forest(material: Material) -> Figure | None:
     figure, axis = _subplots(6.4, 0.5 * len(rows) + 1.6)
     palette = colours(analysis.methods)
     axis.axvspan(-100 * MARGIN, 100 * MARGIN, color=BASELINE_COLOUR, alpha=0.15, linewidth=0,
-                 label=f"equivalent: within {100 * MARGIN:g} pp")  # fmt: skip
+                 label=gettext("equivalent: within {margin} pp").format(margin=f"{100 * MARGIN:g}"))  # fmt: skip
     axis.axvline(0, color=BASELINE_COLOUR, linewidth=1)
     for index, (method, found) in enumerate(rows):
         mean, low, high = (100 * getattr(found.difference, name) for name in ("mean", "low", "high"))
@@ -141,17 +159,19 @@ def forest(material: Material) -> Figure | None:
             axis.plot([low, high], [index, index], color=palette[method], linewidth=2, solid_capstyle="butt")
         else:
             side, where = (-1, "right") if mean > 0 else (1, "left")  # towards the middle
-            axis.annotate("no interval: too few seeds", (np.nan_to_num(mean), index), xytext=(8 * side, 0), ha=where,
-                          textcoords="offset points", va="center", fontsize="small")  # fmt: skip
+            axis.annotate(gettext("no interval: too few seeds"), (np.nan_to_num(mean), index), xytext=(8 * side, 0),
+                          textcoords="offset points", ha=where, va="center", fontsize="small")  # fmt: skip
         axis.plot(mean, index, "o", color=palette[method], markersize=7)
+    form = gettext("{name} lam={lam}, {seeds}\n{verdict}").format
     names = [
-        f"{shown(method)} lam={format_lam(analysis.lam(method))}, {counted(found.difference.n, 'seed')}\n{found.verdict}"
+        form(name=shown(method), lam=format_lam(analysis.lam(method)), seeds=counted(found.difference.n, "seed"),
+             verdict=in_words(found.verdict))
         for method, found in rows
-    ]
+    ]  # fmt: skip
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     # on two lines, since long names leave it little room
-    axis.set_xlabel("test accuracy minus that of none\non the same fresh seeds, pp")
+    axis.set_xlabel(gettext("test accuracy minus that of none\non the same fresh seeds, pp"))
     axis.legend(loc="best", fontsize="small")
     axis.grid(visible=False, axis="y")
     return figure
@@ -159,7 +179,7 @@ def forest(material: Material) -> Figure | None:
 
 @figure("Test accuracy against lam in the grid")
 def accuracy_against_lam(material: Material) -> Figure | None:
-    return _against_lam(material, "test/accuracy", "test", "test accuracy, %", floor=True)
+    return _against_lam(material, "test/accuracy", "test", gettext("test accuracy, %"), floor=True)
 
 
 @figure("Learning curves at the chosen lam, means over seeds")
@@ -181,11 +201,11 @@ def learning_curves(material: Material) -> Figure | None:
                       label=shown(method) if axis is left else None)  # fmt: skip
     for axis in (left, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(xlabel="epoch", ylabel="accuracy, %")
-    right.set(xlabel="epoch", ylabel="cross-entropy without penalty")
-    right.plot([], [], "-", color="black", label="validation")
-    right.plot([], [], ":", color="black", label="training, during the epoch")
-    longest = max(len(label) for axis in (left, right) for label in axis.get_legend_handles_labels()[1])
+    left.set(xlabel=gettext("epoch"), ylabel=gettext("accuracy, %"))
+    right.set(xlabel=gettext("epoch"), ylabel=gettext("cross-entropy without penalty"))
+    right.plot([], [], "-", color="black", label=gettext("validation"))
+    right.plot([], [], ":", color="black", label=gettext("training, during the epoch"))
+    longest = max(_width(label) for axis in (left, right) for label in axis.get_legend_handles_labels()[1])
     ncols = max(1, min(6, int(figure.get_figwidth() / (0.6 + 0.075 * longest))))  # inches of an entry
     figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize="small")
     return figure
@@ -193,7 +213,7 @@ def learning_curves(material: Material) -> Figure | None:
 
 @figure("Generalisation gap against lam in the grid")
 def gap_against_lam(material: Material) -> Figure | None:
-    return _against_lam(material, "gap/accuracy", "gap", "training minus test accuracy, pp")
+    return _against_lam(material, "gap/accuracy", "gap", gettext("training minus test accuracy, pp"))
 
 
 @figure("Accuracy against compression")
@@ -212,12 +232,13 @@ def accuracy_against_compression(material: Material) -> Figure | None:
     front = _front(cells)
     if len(front) > 1:
         axis.step(front["compression_ratio"], 100 * front["test"], where="pre", color="black", linewidth=0.8,
-                  label="front")  # fmt: skip
+                  label=gettext("front"))  # fmt: skip
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
     axis.set_xlim(0.8, max(20.0, 1.3 * cells["compression_ratio"].max()))
-    axis.set(xlabel="compression ratio: parameters / parameters not exactly zero", ylabel="mean test accuracy, %")
+    axis.set(xlabel=gettext("compression ratio: parameters / parameters not exactly zero"),
+             ylabel=gettext("mean test accuracy, %"))  # fmt: skip
     axis.legend(fontsize="small")
     return figure
 
@@ -247,7 +268,8 @@ def prune_curves(material: Material) -> Figure | None:
     axis.set_xticks(left, [f"{100 * share:g}" for share in columns.values()])
     axis.set_xticks([], minor=True)
     axis.set_ylim(bottom=0)
-    axis.set(xlabel="smallest weights zeroed, % (no training after it)", ylabel="mean test accuracy, %")
+    axis.set(xlabel=gettext("smallest weights zeroed, % (no training after it)"),
+             ylabel=gettext("mean test accuracy, %"))  # fmt: skip
     axis.legend(fontsize="small")
     return figure
 
@@ -260,9 +282,8 @@ def layer_sparsity(material: Material) -> Figure:
     order = list(dict.fromkeys(own["layer"]))
     methods = [method for method in analysis.methods if method in set(own["method"])]
     figure, axes = _subplots(1.3 * len(order) + 2.0, 0.45 * len(methods) + 1.4, 1, 2, sharey=True)
-    for axis, metric, title in zip(
-        axes, ("sparsity/exact", "sparsity/abs_1e-3"), ("exact zeros, %", "|w| < 1e-3, %"), strict=True
-    ):
+    shares = {"sparsity/exact": gettext("exact zeros, %"), "sparsity/abs_1e-3": gettext("|w| < 1e-3, %")}
+    for axis, (metric, title) in zip(axes, shares.items(), strict=True):
         table = 100 * own.pivot_table(index="method", columns="layer", values=metric).loc[methods, order]
         table.columns = [shown(name.removesuffix(".weight")) for name in table.columns]
         table.index = [shown(method) for method in table.index]
@@ -287,7 +308,8 @@ def weight_histograms(material: Material) -> Figure:
     for method, w in weights.items():
         counts, _ = np.histogram(np.clip(w, -limit, limit), bins=edges)
         axis.stairs(counts, edges, color=palette[method], linewidth=1.3, label=shown(method))
-    axis.set(yscale="log", xlabel="weight (the outermost bins hold what lies beyond)", ylabel="number of weights")
+    axis.set(yscale="log", xlabel=gettext("weight (the outermost bins hold what lies beyond)"),
+             ylabel=gettext("number of weights"))  # fmt: skip
     axis.legend(fontsize="small")
     return figure
 
@@ -310,7 +332,7 @@ def output_bars(material: Material) -> Figure | None:
         axis.set_title(shown(method), loc="left", fontsize="medium")  # beside a panel a long name has no room
         axis.set_xlim(0, w.size)
     layer, size = shown(last.removesuffix(".weight")), next(iter(outputs.values())).size
-    axes[-1, 0].set_xlabel(f"weight of {layer} ({size:,} in all)")
+    axes[-1, 0].set_xlabel(gettext("weight of {layer} ({count:,} in all)").format(layer=layer, count=size))
     return figure
 
 
@@ -341,26 +363,26 @@ def _against_lam(material: Material, metric: str, prefix: str, label: str, floor
         own = every[every[prefix] >= lowest]
         if len(base) and base[prefix].notna().all():
             low, high = base[f"{prefix}_low"].iloc[0], base[f"{prefix}_high"].iloc[0]
-            axis.axhline(
-                100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1, label="none, lowest to highest"
-            )
+            axis.axhline(100 * base[prefix].iloc[0], color=BASELINE_COLOUR, linewidth=1,
+                         label=gettext("none, lowest to highest"))  # fmt: skip
             if np.isfinite([low, high]).all():
                 axis.axhspan(100 * low, 100 * high, color=BASELINE_COLOUR, alpha=0.2, linewidth=0)
         if method != BASELINE:
             dots = usable[(usable["method"] == method) & usable[metric].notna() & usable["lam"].isin(own["lam"])]
             beside = offset_copy(axis.transData, figure, x=5, units="points")
             axis.plot(dots["lam"], 100 * dots[metric], ".", color=palette[method], alpha=0.55, markersize=5,
-                      transform=beside, label="a seed")  # fmt: skip
+                      transform=beside, label=gettext("a seed"))  # fmt: skip
             errors = 100 * np.vstack([own[prefix] - own[f"{prefix}_low"], own[f"{prefix}_high"] - own[prefix]]).clip(0)
             axis.errorbar(own["lam"], 100 * own[prefix], yerr=errors, color=palette[method], marker="o", markersize=5,
-                          capsize=3, linewidth=1.2, label="mean, lowest to highest")  # fmt: skip
+                          capsize=3, linewidth=1.2, label=gettext("mean, lowest to highest"))  # fmt: skip
             _lam_axis(axis, every["lam"])
             for _, cell in every[every[prefix] < lowest].iterrows():
                 axis.annotate(f"{100 * cell[prefix]:.0f} %\n\u25bc", (cell["lam"], 0), xycoords=("data", "axes fraction"),
                               xytext=(0, 2), textcoords="offset points", ha="center", fontsize="small")  # fmt: skip
             chosen = analysis.lam(method)
             if chosen is not None:
-                axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2, label="chosen on validation")
+                axis.axvline(chosen, color=palette[method], linestyle=":", linewidth=1.2,
+                             label=gettext("chosen on validation"))  # fmt: skip
         axis.set(title=shown(method), xlabel="lam")
     for axis in axes[::columns]:
         axis.set_ylabel(label)

@@ -30,7 +30,10 @@ class Material:
 
 
 def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> tuple[Material, ...]:
-    """Return the material of the chosen trials (see `load.load`) of each recipe; raises UserError if there are none."""
+    """Return the material of the chosen trials (see `load.load`) of each recipe; raises UserError if there are none.
+
+    What it notes of them is in the language of the block (see `language.use`), as is the report that is made of it there.
+    """
     return tuple(_gather(store, runs) for runs in load.load(store, sweep, condition, recipe))
 
 

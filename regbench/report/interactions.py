@@ -7,20 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from regbench.report.inputs import Material
+from regbench.report.language import gettext
 from regbench.report.pairs import Fresh
 from regbench.report.text import difference
 from regbench.statistics.verdict import MARGIN, Comparison, Verdict, judge
 from regbench.trial import BASELINE
 
 MOST = 3  # recipes of which all pairs are compared; of more, each with the first
-# the verdict on (a method - none in the second recipe) - (the same in the first), in words
-WORDS = {
-    Verdict.BETTER: "larger",
-    Verdict.WORSE: "smaller",
-    Verdict.EQUIVALENT: f"the same within {100 * MARGIN:g} points",
-    Verdict.NO_DIFFERENCE: "not shown",
-    Verdict.TOO_FEW: "too few seeds",
-}
 
 
 class Interaction(NamedTuple):
@@ -48,8 +41,15 @@ class Interaction(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        margin = ", but within the margin" if self.comparison.trivial else ""
-        return WORDS[self.comparison.verdict] + margin
+        """The verdict on (a method - none in the second recipe) - (the same in the first), in words."""
+        words = {
+            Verdict.BETTER: gettext("larger"),
+            Verdict.WORSE: gettext("smaller"),
+            Verdict.EQUIVALENT: gettext("the same within {margin} points").format(margin=f"{100 * MARGIN:g}"),
+            Verdict.NO_DIFFERENCE: gettext("not shown"),
+            Verdict.TOO_FEW: gettext("too few seeds"),
+        }[self.comparison.verdict]
+        return gettext("{verdict}, but within the margin").format(verdict=words) if self.comparison.trivial else words
 
 
 def interactions(materials: Sequence[Material]) -> dict[tuple[str, int, int], Interaction]:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from regbench.report.interactions import Interaction
+from regbench.report.language import gettext, ngettext
 from regbench.report.recipes import Side
-from regbench.report.tables import interval_and_p, listed, table, verdict
-from regbench.report.text import code, described, difference, escape, join_and, largest, number, percent
+from regbench.report.tables import columns, interval_and_p, listed, table, verdict
+from regbench.report.text import code, described, difference, escape, join_and, largest, number, percent, semicolons
 from regbench.statistics.verdict import Verdict
 from regbench.trial import BASELINE, format_lam
 
@@ -14,10 +15,9 @@ Family = Mapping[tuple[str, int, int], Interaction]
 
 def side_by_side(sides: Sequence[Side]) -> str:
     """Return a row per regularizer and recipe; the difference is that of the two accuracies as they are shown."""
-    header = (
-        "regularizer", *map(code, sides[0].values), "lam", "seeds", "test", code(BASELINE), "difference, pp", "interval",
-        "adjusted p", "verdict",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | {parameters} | lam | seeds | test | {none} | difference, pp | interval | adjusted p | verdict"
+    ).format(parameters=" | ".join(map(code, sides[0].values)), none=code(BASELINE)))  # fmt: skip
     rows = []
     for method in dict.fromkeys(name for side in sides for name in side.material.analysis.comparisons):
         for side in sides:
@@ -37,10 +37,10 @@ def side_by_side(sides: Sequence[Side]) -> str:
 
 def interactions(sides: Sequence[Side], family: Family) -> str:
     """Return a row per regularizer and pair of recipes; what is shown adds up; "" where there is none to show."""
-    header = (
-        "regularizer", "first", "second", "lams", "seeds", "difference in the first, pp", "in the second, pp", "change, pp",
-        "interval", "adjusted p", "verdict",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | first | second | lams | seeds | difference in the first, pp | in the second, pp | change, pp | "
+        "interval | adjusted p | verdict"
+    ))  # fmt: skip
     rows = []
     for (method, *pair), found in listed(family).items():
         both = [sides[place] for place in pair]
@@ -55,23 +55,34 @@ def interactions(sides: Sequence[Side], family: Family) -> str:
 
 def differing(parameters: Mapping[str, Collection[str]]) -> str:
     """Return in what the recipes differ: "lr: 0.01 and 0.02; augment: none and flip_crop"."""
-    found = [f"{code(name)}: {join_and(values, lambda value: code(value) if value else '-')}"
-             for name, values in parameters.items()]  # fmt: skip
-    return "; ".join(found)
+    return semicolons(
+        f"{code(name)}: {join_and(values, lambda value: code(value) if value else '-')}"
+        for name, values in parameters.items()
+    )
 
 
 def dependence(sides: Sequence[Side], family: Family) -> str:
     """Return the sentence on what is shown to depend on the recipe, the largest changes first; "" if nothing is judged."""
     if not family or all(found.comparison.verdict == Verdict.TOO_FEW for found in family.values()):
         return ""
+    forms = {
+        Verdict.BETTER: gettext("that of {name} is {size} points larger with {second} than with {first} ({interval})"),
+        Verdict.WORSE: gettext("that of {name} is {size} points smaller with {second} than with {first} ({interval})"),
+    }
     found = []
     for (method, first, second), one in family.items():
-        if one.comparison.verdict in (Verdict.BETTER, Verdict.WORSE) and not one.comparison.trivial:
-            before, after = (code(sides[place].label) for place in (first, second))
-            found.append((abs(one.change), (
-                f"that of {code(method)} is {abs(one.change):.2f} points {one.verdict} with {after} than with {before} "
-                f"({described(one.comparison.difference, one.change)})"
+        if one.comparison.verdict in forms and not one.comparison.trivial:
+            found.append((abs(one.change), forms[one.comparison.verdict].format(
+                name=code(method), size=f"{abs(one.change):.2f}", first=code(sides[first].label),
+                second=code(sides[second].label), interval=described(one.comparison.difference, one.change),
             )))  # fmt: skip
     if not found:
-        return f"No difference to {code(BASELINE)} is shown to be larger with one of them than with another."
-    return f"The difference to {code(BASELINE)} depends on it: {largest(found, 'more change', 'shown')}."
+        return gettext("No difference to {none} is shown to be larger with one of them than with another.").format(
+            none=code(BASELINE)
+        )
+    sentence = gettext("The difference to {none} depends on it: {changes}.")
+    return sentence.format(none=code(BASELINE), changes=largest(found, _more_changes))
+
+
+def _more_changes(count: int) -> str:
+    return ngettext("{count:,} more change is shown", "{count:,} more changes are shown", count).format(count=count)

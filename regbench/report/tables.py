@@ -8,8 +8,21 @@ from typing import TypeVar
 import pandas as pd
 
 from regbench.report.analysis import Analysis
+from regbench.report.language import gettext
 from regbench.report.load import Runs
-from regbench.report.text import bold, bounds, code, difference, duration, escape, level, number, percent, points
+from regbench.report.text import (
+    bold,
+    bounds,
+    code,
+    difference,
+    duration,
+    escape,
+    in_words,
+    level,
+    number,
+    percent,
+    points,
+)  # fmt: skip
 from regbench.statistics.power import GAINS, power, seeds_for
 from regbench.statistics.verdict import Comparison
 from regbench.trial import BASELINE, format_lam
@@ -17,18 +30,24 @@ from regbench.trial import BASELINE, format_lam
 K = TypeVar("K")
 Judged = TypeVar("Judged")  # with a `comparison`
 LONGEST = 15  # comparisons that a table of all pairs lists, whatever their verdicts
-STOPPED = f"{code(BASELINE)}, stopped early"
-# columns of words are aligned to the left, those of numbers to the right
-WORDS = {
-    "regularizer", "against", "first", "second", "verdict", "layer", "missing seeds", "what", "value", "contender",
-    "operation", "pairing",
-}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown, in which the columns of `WORDS` are set left."""
-    rule = ["---" if name in WORDS else "---:" for name in header]
+    """Return a table in Markdown, in which columns of words are set left, those of numbers right."""
+    words = gettext("regularizer | against | first | second | verdict | pairing | layer | missing seeds | what | value")
+    left = {*columns(words), "contender", "operation"}
+    rule = ["---" if name in left else "---:" for name in header]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def columns(names: str) -> list[str]:
+    """Return the names of columns from one message, so that a translator sees the row that they make: "a | b | c"."""
+    return names.split(" | ")
+
+
+def stopped() -> str:
+    """Return the name of the row of `none` with early stopping."""
+    return gettext("{none}, stopped early").format(none=code(BASELINE))
 
 
 def verdicts(analysis: Analysis) -> str:
@@ -37,26 +56,27 @@ def verdicts(analysis: Analysis) -> str:
     The difference is that of the two accuracies as they are shown. What early stopping alone would have given comes
     second, where it is known.
     """
-    header = (
-        "regularizer", "lam", "seeds", "test", code(BASELINE), "difference, pp", "interval", "adjusted p", "verdict",
-        "exact zeros", "compression", "speed-up", "sparsity at 1 pp", "gap, pp", "s/trial",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | lam | seeds | test | {none} | difference, pp | interval | adjusted p | verdict | exact zeros | "
+        "compression | speed-up | sparsity at 1 pp | gap, pp | s/trial"
+    ).format(none=code(BASELINE)))  # fmt: skip
     base, found = analysis.cell(BASELINE), analysis.comparisons
     strong = best(found)
+    at_edge = {"lowest": gettext("{lam} (lowest)"), "highest": gettext("{lam} (highest)")}
     rows = [(
         code(BASELINE), "", str(base["n"]), bold(percent(base["test"]), BASELINE in strong), "", "", "", "", "",
         *_measures(base),
     )]  # fmt: skip
     if math.isfinite(base["early"]):
         rows.append((
-            STOPPED, "", str(base["n"]), percent(base["early"]), percent(base["test"]),
+            stopped(), "", str(base["n"]), percent(base["early"]), percent(base["test"]),
             number(difference(base["early"], base["test"]), "+.2f"), *[""] * (len(header) - 6),
         ))  # fmt: skip
     for name, comparison in found.items():
         pairs, choice = analysis.pairs[name], analysis.design.choices[name]
         test, none = pairs.means
         rows.append((
-            code(name), format_lam(choice.lam) + (f" ({choice.edge})" if choice.at_edge else ""), str(len(pairs)),
+            code(name), at_edge.get(choice.edge, "{lam}").format(lam=format_lam(choice.lam)), str(len(pairs)),
             bold(percent(test), name in strong), percent(none), number(difference(test, none), "+.2f"),
             *interval_and_p(comparison), verdict(comparison),
             *_measures(analysis.cell(name)),
@@ -69,10 +89,9 @@ def contrasts(analysis: Analysis) -> str:
 
     The difference is that of the two accuracies as they are shown.
     """
-    header = (
-        "regularizer", "against", "seeds", "test", "test of the other", "difference, pp", "interval", "adjusted p",
-        "verdict",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | against | seeds | test | test of the other | difference, pp | interval | adjusted p | verdict"
+    ))  # fmt: skip
     rows = []
     for (first, second), (comparison, pairs) in listed(analysis.contrasts).items():
         test, other = pairs.means
@@ -97,7 +116,9 @@ def interval_and_p(comparison: Comparison, shown: float = math.nan) -> tuple[str
 
 
 def verdict(comparison: Comparison) -> str:
-    return comparison.verdict + (", but within the margin" if comparison.trivial else "")
+    """Return the verdict in words, and whether it is one of a difference that is practically none."""
+    words = in_words(comparison.verdict)
+    return gettext("{verdict}, but within the margin").format(verdict=words) if comparison.trivial else words
 
 
 def best(comparisons: Mapping[str, Comparison]) -> set[str]:
@@ -117,8 +138,10 @@ def best(comparisons: Mapping[str, Comparison]) -> set[str]:
 def noise(analysis: Analysis) -> str:
     """Return a row per regularizer: how much the paired differences vary, and how many fresh seeds would show a gain."""
     design, family = analysis.design, len(analysis.comparisons)
-    gains = [f"{100 * gain:g} pp" for gain in GAINS]
-    header = ("regularizer", "pairs", "spread, pp", "correlation", "pairing", *gains, "chance of 1 pp here")
+    gains = " | ".join(gettext("{gain} pp").format(gain=f"{100 * gain:g}") for gain in GAINS)
+    header = columns(gettext(
+        "regularizer | pairs | spread, pp | correlation | pairing | {gains} | chance of 1 pp here"
+    ).format(gains=gains))  # fmt: skip
     rows = []
     for name, pairs in analysis.pairs.items():
         found, seconds = pairs.noise, analysis.cell(name)["time/trial"] + analysis.cell(BASELINE)["time/trial"]
@@ -137,8 +160,9 @@ def _pairing(ratio: float) -> str:
     """Say what pairing did to the variance of a difference."""
     if not math.isfinite(ratio):
         return "-"
-    share = "over 99%" if 0 < ratio < 0.01 else f"{abs(1 - ratio):.0%}"
-    return f"{'removed' if ratio < 1 else 'added'} {share} of the variance"
+    share = gettext("over 99%") if 0 < ratio < 0.01 else f"{abs(1 - ratio):.0%}"
+    form = gettext("removed {share} of the variance") if ratio < 1 else gettext("added {share} of the variance")
+    return form.format(share=share)
 
 
 def _seeds(count: float, seconds: float) -> str:
@@ -146,17 +170,16 @@ def _seeds(count: float, seconds: float) -> str:
     if math.isnan(count):
         return "-"
     if math.isinf(count):
-        return "100,000 or more"
+        return gettext("100,000 or more")
     return f"{count:,.0f}" + (f" ({duration(count * seconds)})" if math.isfinite(seconds) else "")
 
 
 def cells(analysis: Analysis) -> str:
     """Return a row per regularizer and lam of the grid, over the seeds that choose."""
-    header = (
-        "regularizer", "lam", "seeds", "validation", "test", "lowest", "highest", "gap, pp", "exact zeros",
-        "below 1e-3", "compression", "speed-up", "sparsity at 1 pp", "s/trial", "diverged", "collapsed",
-        "missing seeds",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | lam | seeds | validation | test | lowest | highest | gap, pp | exact zeros | below 1e-3 | "
+        "compression | speed-up | sparsity at 1 pp | s/trial | diverged | collapsed | missing seeds"
+    ))  # fmt: skip
     rows = []
     for _, cell in analysis.cells.iterrows():
         lam = bold(format_lam(cell["lam"]), analysis.lam(cell["method"]) == cell["lam"])
@@ -172,10 +195,10 @@ def cells(analysis: Analysis) -> str:
 
 def layers(analysis: Analysis, layers: pd.DataFrame) -> str:
     """Return a row per regularizer at its chosen lam and layer, with means over seeds."""
-    header = (
-        "regularizer", "layer", "weights", "exact zeros", "below 1e-3", "below 1e-2", "below 0.01 rms", "zero rows",
-        "Gini", "effective", "largest",
-    )  # fmt: skip
+    header = columns(gettext(
+        "regularizer | layer | weights | exact zeros | below 1e-3 | below 1e-2 | below 0.01 rms | zero rows | Gini | "
+        "effective | largest"
+    ))  # fmt: skip
     rows = []
     for method in analysis.methods:
         for layer, group in analysis.at_chosen(layers, method).groupby("layer", sort=False):
@@ -196,16 +219,26 @@ def provenance(runs: Runs) -> str:
     ended = int(trials["ended"].max()) if len(trials) else 0
     seconds = trials["time/trial"].sum() if "time/trial" in trials else math.nan
     devices, engines = (", ".join(sorted(set(trials[name]))) for name in ("device", "engine"))
+    unknown = gettext("unknown")
     rows = [
-        ("experiment", runs.experiment),
-        ("last trial ended", f"{datetime.fromtimestamp(ended / 1000, UTC):%Y-%m-%d %H:%M UTC}" if ended else "unknown"),
-        ("trials", f"{len(trials)} finished, {len(runs.others)} not"),
-        ("training time, all trials", f"{seconds / 60:.0f} min" if math.isfinite(seconds) else "unknown"),
-        ("device, engine", f"{devices}; {engines}"),
+        (gettext("experiment"), runs.experiment),
+        (
+            gettext("last trial ended"),
+            f"{datetime.fromtimestamp(ended / 1000, UTC):%Y-%m-%d %H:%M UTC}" if ended else unknown,
+        ),
+        (
+            gettext("trials"),
+            gettext("{finished} finished, {others} not").format(finished=len(trials), others=len(runs.others)),
+        ),
+        (
+            gettext("training time, all trials"),
+            gettext("{time} min").format(time=f"{seconds / 60:.0f}") if math.isfinite(seconds) else unknown,
+        ),
+        (gettext("device, engine"), f"{devices}; {engines}"),
         *sorted(runs.recipe.items()),
         *((name, ", ".join(values)) for name, values in runs.environment.items()),
     ]
-    return table(("what", "value"), [tuple(map(escape, row)) for row in rows])
+    return table(columns(gettext("what | value")), [tuple(map(escape, row)) for row in rows])
 
 
 def _measures(cell: pd.Series) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+from regbench.report.language import gettext, ngettext
 from regbench.statistics.paired import Interval
+from regbench.statistics.verdict import Verdict
 
 MOST = 3  # differences that a sentence names
 
@@ -30,20 +32,41 @@ def bold(text: str, strong: bool = True) -> str:
 def join_and(items: Iterable, form: Callable[..., str] = str) -> str:
     """Return "a, b and c", each item as `form` writes it."""
     *first, last = map(form, items)
-    return f"{', '.join(first)} and {last}" if first else last
+    return gettext("{first} and {last}").format(first=gettext(", ").join(first), last=last) if first else last
 
 
 def counted(number: int, noun: str) -> str:
-    """Return "1 seed", "2 seeds"."""
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+    """Return "1 seed", "2 seeds", and so on, of the nouns that are named here."""
+    forms = {
+        "seed": ngettext("{count:,} seed", "{count:,} seeds", number),
+        "fresh seed": ngettext("{count:,} fresh seed", "{count:,} fresh seeds", number),
+        "training": ngettext("{count:,} training", "{count:,} trainings", number),
+    }
+    return forms[noun].format(count=number)
 
 
-def largest(found: Iterable[tuple[float, str]], noun: str, done: str) -> str:
-    """Return what is said of the largest of sizes, and how many others there are: "a; b; 2 more pairs are told"."""
+def semicolons(items: Iterable[str]) -> str:
+    """Return "a; b; c"."""
+    return gettext("; ").join(items)
+
+
+def largest(found: Iterable[tuple[float, str]], others: Callable[[int], str]) -> str:
+    """Return what is said of the largest of sizes, and of how many others there are: "a; b; c; 2 more pairs are told"."""
     said = [text for _, text in sorted(found, key=lambda pair: -pair[0])]
     more = len(said) - MOST
-    others = [f"{counted(more, noun)} {'is' if more == 1 else 'are'} {done}"] if more > 0 else []
-    return "; ".join([*said[:MOST], *others])
+    return semicolons([*said[:MOST], *([others(more)] if more > 0 else [])])
+
+
+def in_words(verdict: Verdict) -> str:
+    """Return a verdict in the language of the report."""
+    words = {
+        Verdict.BETTER: gettext("better"),
+        Verdict.WORSE: gettext("worse"),
+        Verdict.EQUIVALENT: gettext("equivalent"),
+        Verdict.NO_DIFFERENCE: gettext("no difference shown"),
+        Verdict.TOO_FEW: gettext("too few seeds"),
+    }
+    return words[verdict]
 
 
 def number(value: float, form: str = ".2f") -> str:
@@ -85,12 +108,12 @@ def bounds(interval: Interval, shown: float = math.nan) -> str:
     low, high = hundredths(interval.low, math.floor), hundredths(interval.high, math.ceil)
     if math.isfinite(shown):
         low, high = min(low, shown), max(high, shown)
-    return f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"
+    return gettext("{low} to {high}").format(low=f"{low + 0.0:+.2f}", high=f"{high + 0.0:+.2f}")
 
 
 def described(interval: Interval, shown: float = math.nan) -> str:
     """Return "98.5 % interval -1.17 to -0.48"; `shown` is as in `bounds`."""
-    return f"{level(interval)} interval {bounds(interval, shown)}"
+    return gettext("{level} interval {bounds}").format(level=level(interval), bounds=bounds(interval, shown))
 
 
 def level(interval: Interval) -> str:
@@ -102,13 +125,24 @@ def level(interval: Interval) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it; "-" where it is not known."""
-    for unit, size in (("s", 60), ("min", 60), ("h", 48), ("days", math.inf)):
-        if seconds < size:
-            return f"{seconds:.{0 if seconds >= 10 else 1}f} {unit}"
-        seconds /= {"s": 60, "min": 60, "h": 24}.get(unit, 1)
+    for form, limit, next_unit in (
+        (gettext("{time} s"), 60, 60), (gettext("{time} min"), 60, 60), (gettext("{time} h"), 48, 24),
+        (gettext("{time} days"), math.inf, 1),
+    ):  # fmt: skip
+        if seconds < limit:
+            return form.format(time=f"{seconds:.{0 if seconds >= 10 else 1}f}")
+        seconds /= next_unit
     return "-"
 
 
 def unwrap(text: str) -> str:
-    """Return paragraphs with each on one line."""
+    """Return paragraphs with each on one line.
+
+    Japanese sentences follow each other without a space, but for what follows bold, which would not be taken for bold then.
+    """
+    text = re.sub(r"(?<=。)\n(?=\S)", "", text)
     return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
+
+
+def paragraph(sentences: Iterable[str]) -> str:
+    return unwrap("\n".join(sentences))

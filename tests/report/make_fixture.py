@@ -4,14 +4,16 @@ Run `python -m tests.report.make_fixture` after a change of what a report is mad
 """
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 
-from regbench.report import build
+from regbench.report import build, figures, fonts, language
 from regbench.report.analysis import analyse
 from regbench.report.inputs import Material
 from regbench.report.load import Runs
+from regbench.report.render import render
 
 HERE = Path(__file__).parent / "fixture"
 SEEDS, CONFIRM, LOOKS = range(3), range(3, 23), (12, 20)
@@ -145,9 +147,16 @@ def material(folder: Path = HERE) -> Material:
     return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
 
 
+def japanese() -> str:
+    """Return the fixture's report in Japanese, as it is where a font is installed."""
+    with language.use(language.JAPANESE), mock.patch.object(fonts, "family", return_value="a font"):
+        return render(material(), list(figures.FIGURES))
+
+
 if __name__ == "__main__":
     table = trials()
     HERE.mkdir(exist_ok=True)
     for name, frame in (("trials", table), ("epochs", epochs(table)), ("layers", layers(table))):
         frame.to_csv(HERE / f"{name}.csv", index=False, lineterminator="\n", na_rep="nan")
     (HERE / "report.md").write_bytes(build.write([material()], HERE / "out").read_bytes())
+    (HERE / "report.ja.md").write_text(japanese(), encoding="utf-8")

@@ -276,6 +276,17 @@ def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recip
     assert {"report/report.md", "report/cells.csv", "report/figures/forest.png"} <= names
 
 
+def test_the_command_writes_the_report_in_japanese_and_speaks_english_otherwise(recipe, images, run_here, elsewhere):
+    train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
+    code, text = run_here(report.main, experiment="e", out="r", lang="ja")
+    assert code == 0
+    shown = (elsewhere / "r" / "report.md").read_text(encoding="utf-8")
+    assert shown.startswith("# striped での正則化\n")
+    assert "`l1` を判定するには新しいシード 2 個では足りない" in shown and shown.split("\n\n")[1] in text
+    assert f"written: {elsewhere / 'r' / 'report.md'}; also an artifact of run" in text
+    assert "too few seeds" in (elsewhere / "r" / "comparisons.csv").read_text()
+
+
 def test_the_command_puts_recipes_side_by_side_and_takes_that_away_again(recipe, images, run_here, elsewhere):
     """Two learning rates, as two sweeps: a report on both, one of each below it, all beside the newest sweep's run."""
     train(grid(recipe, cells(["l1"], [1e-3]), [0, 1]), images)
