@@ -1,4 +1,5 @@
-"""The pictures of a trial's weights: a histogram of each layer, and the notebook's bar plot of the output layer.
+"""The pictures of a trial's weights: a histogram of each layer, also as a table, and the notebook's bar plot of the output
+layer.
 
 They are drawn from a run's files, without torch: see drawer, which has a process of its own for it.
 """
@@ -9,7 +10,9 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -19,12 +22,21 @@ from safetensors.numpy import load_file
 
 from regbench.files import atomic
 from regbench.matplotlib_defaults import defaults
-from regbench.tracking.schema import HISTOGRAMS, LAYERS, MODEL
+from regbench.tracking.schema import COUNTS, HISTOGRAMS, LAYERS, MODEL
 
 COLOUR = "#4477aa"
 LONGEST = 100  # characters of a layer's name
+BINS = 101
 # of the bar plot, in pixels: with more weights than that there are several in a column
 WIDTH, HEIGHT = 801, 237
+
+
+class Histogram(NamedTuple):
+    """The histogram of a layer of `size` weights: `counts` [bin] of those that are finite, between `edges` [bin + 1]."""
+
+    size: int
+    counts: np.ndarray
+    edges: np.ndarray
 
 
 def serve() -> None:
@@ -40,9 +52,9 @@ def serve() -> None:
 
 
 def draw(folder: Path, title: str) -> list[str]:
-    """Write histograms.png and <output layer>.png beside model.safetensors and layers.csv in `folder`.
+    """Write histograms.png, histograms.csv and <output layer>.png beside model.safetensors and layers.csv in `folder`.
 
-    Shown are the matrices that the table names. Returns a line for each picture that cannot be drawn.
+    Shown are the matrices that the table names. Returns a line for each file that cannot be made.
     """
     try:
         matrices = _matrices(folder)
@@ -50,9 +62,11 @@ def draw(folder: Path, title: str) -> list[str]:
             return []
         name, output = list(matrices.items())[-1]
         layer = name.removesuffix(".weight")
-        plots = {
-            f"{_file(layer)}.png": lambda: bars(output, f"{title}: {_short(layer)}"),
-            HISTOGRAMS: lambda: histograms(matrices, title),  # the last: where it is, all are
+        counted = cache(lambda: count(matrices))
+        files = {
+            f"{_file(layer)}.png": lambda path: _save(bars(output, f"{title}: {_short(layer)}"), path),
+            COUNTS: lambda path: _write(counted(), path),
+            HISTOGRAMS: lambda path: _save(histograms(counted(), title), path),  # the last: where it is, all are
         }
     except (
         OSError,
@@ -63,10 +77,10 @@ def draw(folder: Path, title: str) -> list[str]:
     ) as error:  # as for a type that NumPy does not have
         return [f"{title}: no pictures: {error}"]
     complaints = []
-    for file_name, plot in plots.items():
+    for file_name, write in files.items():
         try:
             with defaults(), atomic(folder / file_name) as path:
-                plot().savefig(path, dpi=100, format="png")
+                write(path)
         except (OSError, ValueError, OverflowError) as error:  # weights that cannot be drawn are a result all the same
             complaints.append(f"{title}: {file_name} is left out: {error}")
     return complaints
@@ -92,18 +106,35 @@ def _short(layer: str) -> str:
     return layer if len(layer) <= LONGEST else f"{layer[:LONGEST]}..."
 
 
-def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100, format="png")
+
+
+def count(matrices: Mapping[str, np.ndarray]) -> dict[str, Histogram]:
+    """Return the histogram of each layer's finite weights; raises ValueError or OverflowError where there can be none."""
+    return {name: Histogram(w.size, *np.histogram(w[np.isfinite(w)], bins=BINS)) for name, w in matrices.items()}
+
+
+def _write(found: Mapping[str, Histogram], path: Path) -> None:
+    """Write a row per layer and bin: layer, low, high, count."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("layer", "low", "high", "count"))
+        for name, (_, counts, edges) in found.items():
+            for low, high, number in zip(edges, edges[1:], counts, strict=False):
+                table.writerow((name, f"{low:.6g}", f"{high:.6g}", number))
+
+
+def histograms(found: Mapping[str, Histogram], title: str) -> Figure:
     """Return one histogram per layer, counts on a log scale so that a spike at zero does not hide the rest."""
-    columns = min(3, len(matrices))
-    rows = -(-len(matrices) // columns)
+    columns = min(3, len(found))
+    rows = -(-len(found) // columns)
     height = 2.6 * rows + 0.5
     figure = Figure(figsize=(3.6 * columns, height))
-    axes = [figure.add_subplot(rows, columns, number) for number in range(1, len(matrices) + 1)]
+    axes = [figure.add_subplot(rows, columns, number) for number in range(1, len(found) + 1)]
     # fixed margins: a layout engine would draw each figure several times, for every trial
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.55 / height, top=1 - 0.75 / height, wspace=0.3, hspace=0.55)
-    for axis, (name, w) in zip(axes, matrices.items(), strict=True):
-        finite = w[np.isfinite(w)]
-        counts, edges = np.histogram(finite, bins=101)
+    for axis, (name, (size, counts, edges)) in zip(axes, found.items(), strict=True):
         axis.stairs(counts, edges, fill=True, color=COLOUR)
         # from below one, so that bins with a single weight are seen, and whole decades get the tick labels
         if counts.any():
@@ -113,7 +144,7 @@ def histograms(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
             axis.text(0.5, 0.5, "no finite weight", transform=axis.transAxes, ha="center")
         axis.set_xlabel("weight")
         # at a place of its own: matplotlib's search for one takes a third of the figure's time
-        axis.set_title(f"{_short(name)} ({w.size:,})", fontsize="medium", parse_math=False, y=1.0)
+        axis.set_title(f"{_short(name)} ({size:,})", fontsize="medium", parse_math=False, y=1.0)
     for axis in axes[::columns]:
         axis.set_ylabel("count")
     figure.suptitle(title)

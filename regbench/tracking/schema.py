@@ -45,7 +45,8 @@ DATA_CONTEXT = ("mlflow.data.context", "training")  # tag of a run's data set
 SWEEP_FILE = "sweep.json"  # artifact of a sweep's run: its trials
 CHOICE_FILE = "choice.json"  # artifact of the sweep's run that has chosen: the mean validation accuracies of all lams
 WEIGHTS = "weights"  # folder of a trial's artifacts, which are these and the bar plot of its output layer
-MODEL, EPOCHS, LAYERS, HISTOGRAMS = "model.safetensors", "epochs.csv", "layers.csv", "histograms.png"
+MODEL, EPOCHS, LAYERS = "model.safetensors", "epochs.csv", "layers.csv"
+COUNTS, HISTOGRAMS = "histograms.csv", "histograms.png"  # of the same weights
 
 
 @dataclass(frozen=True)

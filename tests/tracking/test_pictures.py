@@ -8,11 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load_file
 
 from regbench.tracking import artifacts, pictures
 from regbench.tracking.drawer import Drawer
@@ -86,6 +88,22 @@ def test_it_ends_when_nobody_can_ask_any_more(folder):
     drawer._process.stdin.close()  # as when the process that asks is killed
     assert drawer._process.wait(timeout=20) == 0
     drawer._process.stdout.close()
+
+
+def test_the_counts_of_the_histograms_are_kept(folder):
+    assert not pictures.draw(folder, "l1")
+    weights = load_file(folder / "model.safetensors")
+    found = pd.read_csv(folder / "histograms.csv")
+    assert list(found) == ["layer", "low", "high", "count"]
+    assert list(dict.fromkeys(found["layer"])) == ["a.weight", "out.weight"]
+    for layer, own in found.groupby("layer"):
+        assert own["count"].sum() == weights[layer].size
+        assert (own["low"].min(), own["high"].max()) == pytest.approx(
+            (weights[layer].min(), weights[layer].max()), rel=1e-5
+        )
+        assert (own["low"].iloc[1:].to_numpy() == own["high"].iloc[:-1].to_numpy()).all()
+        inside = (weights[layer] > own["low"].iloc[50]) & (weights[layer] < own["high"].iloc[50])
+        assert abs(inside.sum() - own["count"].iloc[50]) <= 1  # edges are rounded
 
 
 @given(

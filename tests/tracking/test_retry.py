@@ -35,6 +35,7 @@ FILES = {
     "weights/model.safetensors",
     "weights/epochs.csv",
     "weights/layers.csv",
+    "weights/histograms.csv",
     "weights/histograms.png",
     "weights/out.png",
 }

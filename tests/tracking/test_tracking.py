@@ -87,7 +87,8 @@ def test_a_trials_run_holds_all_that_the_schema_says(sweep, images):
         assert (dataset.dataset.name, dataset.dataset.digest) == ("striped", images.fingerprint[:16])
         files = {file.path for file in client.list_artifacts(run.info.run_id, "weights")}
         assert files == {
-            f"weights/{n}" for n in ("model.safetensors", "epochs.csv", "layers.csv", "histograms.png", "out.png")
+            f"weights/{n}"
+            for n in ("model.safetensors", "epochs.csv", "layers.csv", "histograms.csv", "histograms.png", "out.png")
         }
 
 
