@@ -14,25 +14,32 @@ from regbench.report import figures, output
 from regbench.report.analysis import Analysis
 from regbench.report.inputs import Material
 from regbench.report.interactions import Interaction, interactions
+from regbench.report.interactive import charts
 from regbench.report.language import ENGLISH, use
+from regbench.report.page import page
 from regbench.report.recipes import Side, sides
 from regbench.report.render import render, render_overview
+from regbench.report.vega import Chart
 from regbench.statistics.verdict import Comparison
 from regbench.tracking.store import Store
 
 
 class Part(NamedTuple):
-    """The content of a folder: figures and tables by name, and the report, which is made last."""
+    """The content of a folder: figures and tables by name, and the report, which is made last.
+
+    `charts` take the place of pictures on the report's page, by their addresses in the report.
+    """
 
     figures: dict[str, Figure]
     tables: dict[str, pd.DataFrame]
     report: Callable[[], str]
+    charts: Callable[[], Mapping[str, Sequence[Chart]]]
 
     @property
     def names(self) -> list[str]:
         """The names of its files."""
         drawn = [f"figures/{name}{suffix}" for name in self.figures for suffix in figures.SUFFIXES]
-        return [*drawn, *(f"{name}.csv" for name in self.tables), output.REPORT]
+        return [*drawn, *(f"{name}.csv" for name in self.tables), output.PAGE, output.REPORT]
 
     def write(self, folder: Path) -> None:
         for name, figure in self.figures.items():
@@ -40,12 +47,15 @@ class Part(NamedTuple):
         for name, table in self.tables.items():
             with atomic(folder / f"{name}.csv") as path:
                 table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-        with atomic(folder / output.REPORT) as path:
-            path.write_text(self.report(), encoding="utf-8")
+        text = self.report()
+        content = page(text, self.charts(), lambda address: (folder / address).read_bytes())
+        for name, written in ((output.PAGE, content), (output.REPORT, text)):
+            with atomic(folder / name) as path:
+                path.write_text(written, encoding="utf-8")
 
 
 def write(materials: Sequence[Material], folder: Path) -> Path:
-    """Write report.md, figures/ (PNG and SVG) and CSV files into `folder`; return the report's path.
+    """Write report.md, report.html, figures/ (PNG and SVG) and CSV files into `folder`; return report.md's path.
 
     Of several recipes each has all that in a folder of its own in there, beside a report on all of them. Files are
     replaced one by one, the report last; those of an earlier report that this one lacks are removed. The same materials
@@ -82,7 +92,9 @@ def _single(material: Material) -> Part:
         "epochs": material.epochs.drop(columns=["run_id"]),
         "layers": material.layers,
     }
-    return Part(drawn, tables, lambda: render(material, drawn))
+    return Part(drawn, tables, lambda: render(material, drawn), lambda: {
+        f"figures/{name}{figures.PICTURE}": found for name, found in charts(material).items()
+    })  # fmt: skip
 
 
 def _several(sides: Sequence[Side]) -> dict[str, Part]:
@@ -96,7 +108,11 @@ def _several(sides: Sequence[Side]) -> dict[str, Part]:
     tables = {"recipes": pd.DataFrame(rows), "interactions": _interactions(sides, family)}
     drawn = [side.folder for side in sides if "forest" in parts[f"{side.folder}/"].figures]
     shown = {name: table for name, table in tables.items() if len(table)}
-    return parts | {"": Part({}, shown, lambda: render_overview(sides, family, drawn))}
+    return parts | {"": Part({}, shown, lambda: render_overview(sides, family, drawn), lambda: {
+        f"{side.folder}/figures/forest{figures.PICTURE}": found
+        for side in sides
+        if (found := charts(side.material, ["forest"]).get("forest"))
+    })}  # fmt: skip
 
 
 def _comparisons(analysis: Analysis) -> pd.DataFrame:

@@ -39,6 +39,7 @@ NAME_LENGTH = 60
 RC = {"svg.hashsalt": "regbench", "svg.fonttype": "none", "savefig.dpi": 130, "font.size": 9}
 # file formats of a figure, with the metadata to omit so that the same figure gives the same bytes
 SUFFIXES = {".png": {"Software": None}, ".svg": {"Date": None}}
+PICTURE = ".png"  # of these, the one that a report shows
 
 
 class Plot(NamedTuple):

@@ -18,7 +18,8 @@ class Material:
     """The material of a report; `weights` is method -> layer -> array, of one trial each, at the chosen lam; on
     a fresh seed where there is one.
 
-    `missing` are the addresses of files that could not be read.
+    `histograms` (see `load.histograms`) are those of the runs that have them. `missing` are the addresses of files that
+    could not be read.
     """
 
     runs: Runs
@@ -27,6 +28,7 @@ class Material:
     layers: pd.DataFrame
     weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    histograms: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> tuple[Material, ...]:
@@ -51,4 +53,5 @@ def _gather(store: Store, runs: Runs) -> Material:
         load.layers(store, shown, missing),
         {method: weights[method] for method in analysis.methods if method in weights},
         tuple(missing),
+        load.histograms(store, runs.trials),
     )

@@ -154,6 +154,17 @@ def layers(store: Store, trials: pd.DataFrame, missing: list[str]) -> pd.DataFra
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def histograms(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return method, lam, seed, layer, low, high and count: a row per bin of a layer, of the first seed of each cell.
+
+    From the runs' histograms.csv; a trial that has none, as one of an earlier version, is left out.
+    """
+    first = trials.sort_values("seed", kind="stable").drop_duplicates(["method", "lam"]).sort_index()
+    found = files(store, first, schema.COUNTS, _read_counts, [])
+    tables = [table.assign(method=trial.method, lam=trial.lam, seed=trial.seed) for trial, table in found]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
 def files(
     store: Store, trials: pd.DataFrame, name: str, read: Callable[[Path], T], missing: list[str]
 ) -> Iterator[tuple[Any, T]]:
@@ -180,6 +191,12 @@ def _read_epochs(path: Path) -> pd.DataFrame:
     """Return a run's epochs.csv, numbers as exact as they were written; raises ValueError or KeyError for another file."""
     table = pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})
     return table.drop_duplicates("epoch").reindex(columns=["epoch", *CURVES])
+
+
+def _read_counts(path: Path) -> pd.DataFrame:
+    """Return a run's histograms.csv; raises ValueError or KeyError for another file."""
+    kinds = {"layer": str, "low": float, "high": float, "count": int}
+    return pd.read_csv(path, keep_default_na=False)[[*kinds]].astype(kinds)
 
 
 def artifact(store: Store, root: str, path: str, missing: list[str]) -> Path | None:

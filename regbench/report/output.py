@@ -10,7 +10,7 @@ from regbench.errors import UserError
 from regbench.files import atomic
 
 LIST = ".regbench-report.json"  # name -> sha256 of what was written, "" while it is being written
-REPORT = "report.md"
+REPORT, PAGE = "report.md", "report.html"
 # in the text of every report, also of one from before there was a list
 MARKS = ("# Regularization on ", "\n## How to read it\n")
 

@@ -248,6 +248,21 @@ def test_curves_are_exactly_mlflows_with_and_without_epochs_csv(recipe, images, 
         np.testing.assert_array_equal(read[name], [of_run.get(point, np.nan) for point in points])
 
 
+def test_histograms_are_those_of_each_cells_first_seed_and_runs_may_lack_them(recipe, images, tmp_path):
+    store = train(grid(recipe, cells(["l1"], [1e-3, 1e-2]), [0, 1]), images)
+    found = gather(store)[0].histograms
+    assert {tuple(key) for key in found[["method", "lam", "seed"]].to_numpy()} == {
+        ("none", 0.0, 0), ("l1", 1e-3, 0), ("l1", 1e-2, 0),
+    }  # fmt: skip
+    sizes = found.groupby(["method", "lam", "layer"])["count"].sum()
+    assert set(sizes["l1", 1e-3].index) == {"body.0.weight", "out.weight"} and (sizes > 0).all()
+    for content in (b"", b"\x80", b"layer,low,high,count\na,b,c,d\n", b"layer\n1\n", None):
+        for path in (tmp_path / "here" / "mlruns").rglob("histograms.csv"):
+            path.write_bytes(content) if content is not None else path.unlink()
+        (material,) = gather(store)
+        assert material.histograms.empty and not material.missing
+
+
 def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     store = train(grid(recipe, cells(["l1"], [1e-3]), [0]), images)
     curves = gather(store)[0].epochs
@@ -273,7 +288,7 @@ def test_the_command_writes_the_report_and_publishes_that_and_nothing_else(recip
     found = store.client.list_artifacts(parent, "report") + store.client.list_artifacts(parent, "report/figures")
     names = {file.path for file in found if not file.is_dir}
     assert names == {f"report/{name}" for name in output.written(elsewhere)}
-    assert {"report/report.md", "report/cells.csv", "report/figures/forest.png"} <= names
+    assert {"report/report.md", "report/report.html", "report/cells.csv", "report/figures/forest.png"} <= names
 
 
 def test_the_command_writes_the_report_in_japanese_and_speaks_english_otherwise(recipe, images, run_here, elsewhere):

@@ -5,7 +5,6 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -57,21 +56,6 @@ def test_the_golden_report(fixture, tmp_path):
     assert {f"{name}.csv" for name in ("trials", "cells", "comparisons", "epochs", "layers")} <= names
     for path in files:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Figures that take no time: of all methods forest, of none alone another."""
-
-    def save(figure: str, folder: Path, name: str) -> None:
-        folder.mkdir(exist_ok=True, parents=True)
-        for suffix in figures.SUFFIXES:
-            (folder / f"{name}{suffix}").write_text(figure)
-
-    monkeypatch.setattr(figures, "save", save)
-    monkeypatch.setattr(
-        figures, "draw", lambda material: {"forest" if material.analysis.comparisons else "gap_against_lam": "drawn"}
-    )
 
 
 @pytest.mark.usefixtures("quick")
