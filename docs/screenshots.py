@@ -1,4 +1,4 @@
-"""Pictures of a sweep in MLflow's own pages, by headless Chromium; docs/team-server.md has the commands."""
+"""Pictures of a sweep in MLflow's own pages, or of a report's page, by headless Chromium; see docs/team-server.md."""
 
 import json
 import tempfile
@@ -38,6 +38,13 @@ FLAGS = (
     "--hide-scrollbars",
 )
 SIZE = (1600, 1000)
+# of a report's page: name -> width and height, colour scheme, and what of it is at the top
+PARTS = {
+    "report-desktop": (1280, 1000, "light", "h1"),
+    "report-phone": (390, 844, "light", "h1"),
+    "report-dark": (1280, 1000, "dark", ".controls"),
+}
+CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 SECONDS = 15  # to wait for the content of a page
 COLOURS = 256  # of a stored picture, which is a quarter of the browser's
 COLUMNS = ("params.`regularizer`", "params.`lam`", "params.`seed`", "metrics.`val/accuracy`", "metrics.`test/accuracy`",
@@ -53,31 +60,59 @@ REMEMBERED = {
 
 @click.command(help=__doc__, context_settings={"show_default": True})
 @click.option("--experiment", default="regbench", help="MLflow experiment on the server MLFLOW_TRACKING_URI")
+@click.option("--report", default="", help="the path of a report.html, to make pictures of it instead")
 @click.option("--out", default="screenshots", help="folder for the pictures")
-@click.option("--chromium", default="/usr/bin/chromium", help="the browser")
-@click.option("--chromedriver", default="/usr/bin/chromedriver", help="its driver, of the same version")
-def main(experiment: str, out: str, chromium: str, chromedriver: str) -> None:
-    store = Store(experiment)
-    if not store.uri.startswith("http"):
+@click.option("--chromium", default=CHROMIUM, help="the browser")
+@click.option("--chromedriver", default=CHROMEDRIVER, help="its driver, of the same version")
+def main(experiment: str, report: str, out: str, chromium: str, chromedriver: str) -> None:
+    if report and not Path(report).is_file():
+        raise UserError(f"report={report!r} is not there: give the path of a report.html")
+    store = None if report else Store(experiment)
+    if store and not store.uri.startswith("http"):
         raise UserError(f"MLFLOW_TRACKING_URI={store.uri!r} is not a server: give its http address")
     if webdriver is None:
         raise UserError("selenium is not installed: pip install -e '.[screenshots]'")
     for path in (chromium, chromedriver):
         if not Path(path).exists():
             raise UserError(f"there is no {path} (Debian: apt-get install chromium chromium-driver), or name another")
-    sweeps = store.search(f"tags.`{schema.KIND}` = 'sweep' and attributes.status = 'FINISHED'")
-    if not sweeps:
-        raise UserError(f"the experiment {experiment!r} in {store.uri} holds no finished sweep")
-    sweep = sweeps[-1]
-    trials = store.search(f"{schema.in_sweep(sweep.data.tags[schema.SWEEP])} and attributes.status = 'FINISHED'")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _browser(chromium, chromedriver) as browser:
-        pages = Pages(browser, store.uri.rstrip("/"), store.experiment_id, folder)
-        pages.children(sweep, trials)
-        pages.sweep(sweep)
-        pages.compared("two-trials", _two(trials))
-        pages.compared("parallel-coordinates", trials)
+    with opened(chromium, chromedriver) as browser:
+        if store is None:
+            _report(browser, Path(report), folder)
+        else:
+            _pages(browser, store, folder)
+
+
+def _pages(browser: "webdriver.Chrome", store: Store, folder: Path) -> None:
+    """Save pictures of the newest finished sweep in MLflow's pages."""
+    sweeps = store.search(f"tags.`{schema.KIND}` = 'sweep' and attributes.status = 'FINISHED'")
+    if not sweeps:
+        raise UserError(f"the experiment {store.experiment!r} in {store.uri} holds no finished sweep")
+    sweep = sweeps[-1]
+    trials = store.search(f"{schema.in_sweep(sweep.data.tags[schema.SWEEP])} and attributes.status = 'FINISHED'")
+    pages = Pages(browser, store.uri.rstrip("/"), store.experiment_id, folder)
+    pages.children(sweep, trials)
+    pages.sweep(sweep)
+    pages.compared("two-trials", _two(trials))
+    pages.compared("parallel-coordinates", trials)
+
+
+def drawn(browser: "webdriver.Chrome") -> bool:
+    """Return whether a report's page shows its charts."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].every((chart) => chart.querySelector('svg, canvas'))"
+    )
+
+
+def _report(browser: "webdriver.Chrome", page: Path, folder: Path) -> None:
+    """Save pictures of a report's page: see PARTS."""
+    for name, (width, height, scheme, top) in PARTS.items():
+        view(browser, width, height, scheme)
+        browser.get(page.resolve().as_uri())
+        WebDriverWait(browser, SECONDS).until(drawn)
+        browser.execute_script("document.querySelector(arguments[0]).scrollIntoView({behavior: 'instant'})", top)
+        _save(browser, folder, name)
 
 
 class Pages:
@@ -97,13 +132,13 @@ class Pages:
         self._remember(name, json.dumps(state))
         self._open(f"/experiments/{self._experiment_id}/runs")
         self._wait(lambda text: trials[-1].info.run_name in text)
-        self._keep("children")
+        _save(self._browser, self._folder, "children")
 
     def sweep(self, run: Run) -> None:
         """Show the sweep's own run: what it is, its children, its tags and its description."""
         self._open(f"/experiments/{self._experiment_id}/runs/{run.info.run_id}")
         self._wait(lambda text: run.info.run_name in text and "Child runs" in text)
-        self._keep("sweep")
+        _save(self._browser, self._folder, "sweep")
 
     def compared(self, name: str, runs: list[Run]) -> None:
         """Compare runs: parallel coordinates over the differing settings and METRICS, and the table of values."""
@@ -115,7 +150,7 @@ class Pages:
             self._switch(chosen, metric)
         chosen.send_keys(Keys.ESCAPE)
         self._until(lambda _: set(METRICS) <= self._axes())
-        self._keep(name)
+        _save(self._browser, self._folder, name)
 
     def _chosen(self, box: object) -> list[str]:
         return [part for part in (box.get_attribute("aria-description") or "").split(", ") if part]
@@ -154,30 +189,40 @@ class Pages:
         try:
             self._until(lambda browser: shown(browser.find_element(By.TAG_NAME, "body").text))
         except TimeoutException as error:
-            self._keep("failed")
+            _save(self._browser, self._folder, "failed")
             raise UserError(f"{self._browser.current_url} does not show the runs; see failed.png") from error
 
-    def _keep(self, name: str) -> None:
-        picture = Image.open(BytesIO(self._browser.get_screenshot_as_png())).convert("RGB")
-        path = self._folder / f"{name}.png"
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-        click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+def _save(browser: "webdriver.Chrome", folder: Path, name: str) -> None:
+    picture = Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    path = folder / f"{name}.png"
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def view(browser: "webdriver.Chrome", width: int, height: int, scheme: str = "light") -> None:
+    """Give what is shown this size, and the colours of a scheme."""
+    # --window-size would include the window's frame, and is never below 500 wide
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 @contextmanager
-def _browser(chromium: str, chromedriver: str) -> Iterator["webdriver.Chrome"]:
+def opened(chromium: str, chromedriver: str) -> Iterator["webdriver.Chrome"]:
+    """Give a browser for the block, which keeps what its console and its requests were for `get_log`."""
     options = webdriver.ChromeOptions()
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.binary_location = chromium
     with tempfile.TemporaryDirectory(prefix="regbench-chromium-", ignore_cleanup_errors=True) as profile:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
         try:
-            # --window-size would include the window's frame
-            browser.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False},
-            )
+            view(browser, *SIZE)
             yield browser
         finally:
             browser.quit()

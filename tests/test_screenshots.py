@@ -6,6 +6,13 @@ from docs import screenshots
 from regbench.commands import exit_code
 
 
+def test_without_the_report_that_is_named_it_says_so_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        exit_code.run(screenshots.main, ["--report=nowhere.html"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: report='nowhere.html' is not there: give the path of a report.html\n"
+
+
 def test_without_a_server_it_says_so_in_one_line(capsys, elsewhere):
     with pytest.raises(SystemExit) as stop:
         exit_code.run(screenshots.main, [])
