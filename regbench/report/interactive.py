@@ -15,6 +15,7 @@ from regbench.report.inputs import Material
 from regbench.report.language import gettext, ngettext
 from regbench.report.load import CURVES
 from regbench.report.pairs import TEST, Fresh
+from regbench.report.text import in_words
 from regbench.report.vega import Chart, Control
 from regbench.statistics.verdict import MARGIN
 from regbench.tracking.schema import GRID
@@ -65,8 +66,8 @@ def forest(material: Material) -> Chart | None:
             "regularizer": method, "lam": lam, "seeds": interval.n, "difference": 100 * interval.mean,
             "low": 100 * interval.low if interval.bounded else math.nan,
             "high": 100 * interval.high if interval.bounded else math.nan,
-            "p": found.p_adjusted if interval.bounded else math.nan, "verdict": gettext(found.verdict),
-            "label": f"{_line(method)} lam={lam}\n{seeds}: {gettext(found.verdict)}",
+            "p": found.p_adjusted if interval.bounded else math.nan, "verdict": in_words(found.verdict),
+            "label": f"{_line(method)} lam={lam}\n{seeds}: {in_words(found.verdict)}",
         })  # fmt: skip
     tooltip = vega.tooltip(
         regularizer=gettext("regularizer"), lam="lam", seeds=gettext("seeds"), difference=gettext("difference, pp"),
