@@ -25,8 +25,9 @@ from benchmarks import pages
 from benchmarks.gpu import memory, networks, numerics, speed, sweeps
 from benchmarks.gpu.setting import SYNTHETIC, Setting, Skipped, Wrong, synthetic
 from regbench import provenance
+from regbench.api import parsing
 from regbench.click_fields import AUTO, Several, choice, command, option, switch
-from regbench.commands import exit_code, parsing
+from regbench.commands import exit_code
 from regbench.data import NAMES as DATASETS
 from regbench.engines.base import LOCAL
 from regbench.errors import one_line

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from regbench import click_fields, data
+from regbench.api import parsing
+from regbench.api.experiments import EXPERIMENTS, experiment
 from regbench.click_fields import ALL, AUTO, choice, command, option, whole
-from regbench.commands import exit_code, parsing
-from regbench.commands.notebook import EXPERIMENTS, experiment
+from regbench.commands import exit_code
 from regbench.data.images import Images
 from regbench.data.split import split
 from regbench.engines.base import LOCAL

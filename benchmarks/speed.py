@@ -25,8 +25,9 @@ from torch.utils.benchmark import Timer
 
 from benchmarks import notebook_loop
 from regbench import provenance, regularizers
+from regbench.api import parsing
 from regbench.click_fields import AUTO, Several, choice, command, option, switch, whole
-from regbench.commands import exit_code, parsing
+from regbench.commands import exit_code
 from regbench.data import NAMES as DATASETS
 from regbench.data import load
 from regbench.data.images import Images

@@ -1,8 +1,8 @@
 """An option, declared once: as a field of a dataclass, from which the command line, its checks and its help come."""
 
 import re
-from collections.abc import Callable
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
 import click
@@ -103,23 +103,41 @@ def command(declared: type, *more: type) -> Callable[[Callable], click.Command]:
     """
 
     def decorate(function: Callable) -> click.Command:
-        own = {one.name for one in _options(declared)}
-
         def main(**values: object) -> None:
-            given = {name: values.pop(name) for name in own}
-            function(declared(**given), **values)
+            call(function, declared, values)
 
         main.__doc__, main.__name__ = function.__doc__, function.__name__
-        inherited = [one for base in declared.__mro__[1:] if is_dataclass(base) for one in _options(base)]
-        first = [one for one in _options(declared) if one.name not in {base.name for base in inherited}]
-        others = [one for cls in more for one in _options(cls) if one.name not in own]
-        for one in reversed([*first, *others, *inherited]):
-            name = one.metadata["name"] or one.name
-            main = click.option(f"--{name}", one.name, **one.metadata["settings"])(main)
-        return click.command(context_settings={"help_option_names": ["-h", "--help"]})(main)
+        params = [parameter(one) for one in options(declared, *more)]
+        return click.command(params=params, context_settings={"help_option_names": ["-h", "--help"]})(main)
 
     return decorate
 
 
-def _options(cls: type) -> list:
+def call(function: Callable, declared: type, values: Mapping[str, object]) -> object:
+    """Return what a function gives for the values of all options, by field: see `command` for what it gets."""
+    own = {one.name for one in _options(declared)}
+    others = {name: value for name, value in values.items() if name not in own}
+    return function(declared(**{name: values[name] for name in own}), **others)
+
+
+def options(declared: type, *more: type) -> list[Field]:
+    """Return the fields of dataclasses that are options, in the order in which they are shown."""
+    own = {one.name for one in _options(declared)}
+    inherited = [one for base in declared.__mro__[1:] if is_dataclass(base) for one in _options(base)]
+    first = [one for one in _options(declared) if one.name not in {base.name for base in inherited}]
+    others = [one for cls in more for one in _options(cls) if one.name not in own]
+    return [*first, *others, *inherited]
+
+
+def parameter(one: Field) -> click.Option:
+    """Return the option of the command line that a field is."""
+    return click.Option([f"--{option_name(one)}", one.name], **one.metadata["settings"])
+
+
+def option_name(one: Field) -> str:
+    """Return the name by which the user knows a field that is an option."""
+    return one.metadata["name"] or one.name
+
+
+def _options(cls: type) -> list[Field]:
     return [one for one in fields(cls) if "settings" in one.metadata]

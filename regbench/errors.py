@@ -6,6 +6,10 @@ import re
 class UserError(Exception):
     """A mistake of the user's: the message names the value, what is accepted and the way out."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {without_password(str(self))}"]
+
 
 class TrackingError(Exception):
     """The tracking store failed while trials were running."""

@@ -6,7 +6,6 @@ import json
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -35,7 +34,7 @@ def trial_key(trial: Mapping[str, Any]) -> str:
     return digest({**trial, "results": RESULT_VERSION, "files": code})
 
 
-@cache
+@importing.cached
 def files(regularizer: str, model: str) -> dict[str, str]:
     """Return module name -> hash of the user's own code: empty for a packaged regularizer and network.
 
@@ -48,24 +47,26 @@ def files(regularizer: str, model: str) -> dict[str, str]:
         start |= _modules(regularizers.find(name), name)
     if ":" in model:
         start |= _modules(importing.by_path("model", model, "accepted: an import path pkg.module:Class"), model)
-    return _with_imports(start)
+    return sources(start)
 
 
 def _modules(cls: type, spec: str) -> set[str]:
     """Return the modules in which a user's class and its bases are written, and the one that hands it on."""
     named = {spec.partition(":")[0]} if ":" in spec else set()
     # where a package was installed its bases count, but not torch's
-    return {name for name in named | {base.__module__ for base in cls.__mro__} if not _is_library(name)}
+    return {name for name in named | {base.__module__ for base in cls.__mro__} if not is_library(name)}
 
 
-def _is_library(module: str) -> bool:
+def is_library(module: str) -> bool:
+    """Return whether a module is regbench's own, torch's, or the standard library's."""
     top = module.partition(".")[0]
     spec = _spec(top)
     return top in ("regbench", "torch", "builtins") or (spec is not None and _in_standard_library(spec))
 
 
-def _with_imports(start: Iterable[str]) -> dict[str, str]:
+def sources(start: Iterable[str]) -> dict[str, str]:
     """Return module name -> hash of its code, for the modules `start` and the user's own that they import."""
+    start = set(start)
     waiting, seen, found = sorted(start), set(), {}
     while waiting:
         name = waiting.pop()

@@ -4,13 +4,28 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from regbench.errors import UserError, one_line
+
+_caches: list[Callable] = []
+
+
+def cached(function: Callable) -> Callable:
+    """Cache a function of import paths, until `forget` is called: what it gives goes by the code behind them."""
+    _caches.append(cache(function))
+    return _caches[-1]
+
+
+def forget() -> None:
+    """Have every `cached` function look anew."""
+    for one in _caches:
+        one.cache_clear()
 
 
 def by_path(option: str, spec: str, accepted: str) -> object:

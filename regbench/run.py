@@ -1,14 +1,15 @@
 """From a plan to results: engine, measures, tracking."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 from rich.console import Console
 
+from regbench import jupyter, stages
 from regbench import plan as planning
-from regbench import stages
 from regbench.console import Progress, print_choice, print_look, print_results
 from regbench.data.images import Images
 from regbench.engines.base import Engine
@@ -23,6 +24,8 @@ from regbench.tracking.sweep_run import SweepRun
 from regbench.tracking.writer import Writer
 from regbench.training.events import Epoch, Event, Failed, Started, Trained
 from regbench.trial import Trial
+
+Shown = Progress | jupyter.Progress
 
 
 def run_plan(
@@ -47,7 +50,8 @@ def run_plan(
                 return list(results.values())
             context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
-        show = partial(Progress, console=console, verbose=verbose)
+        lines = partial(Progress, console=console, verbose=verbose)
+        show = jupyter.Progress if jupyter.is_running() and not verbose else lines
         results: dict[str, Result] = {}
         recorded: Mapping[str, float] = {}
         while plan.trials:
@@ -84,7 +88,7 @@ def _record_choice(writer: Writer, plan: Plan, results: Mapping[str, Result], co
     print_choice(console, plan, choices)
 
 
-def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, show: Callable[..., Progress]) -> Iterator[Result]:
+def _train(plan: Plan, data: Images, engine: Engine, writer: Writer, show: Callable[..., Shown]) -> Iterator[Result]:
     """Train what is to be trained, and give its results."""
     if plan.todo:
         with (
@@ -110,7 +114,7 @@ def _newest(plan: Plan, store: Store, console: Console) -> Plan:
     return plan
 
 
-def _follow(events: Iterator[Event], writer: Writer, progress: Progress, plan: Plan) -> Iterator[Result]:
+def _follow(events: Iterator[Event], writer: Writer, progress: Shown, plan: Plan) -> Iterator[Result]:
     """Write and show what the engine reports; give a result for each trial that ends."""
     replaced = plan.replaced
     last_epoch: dict[Trial, Mapping[str, float]] = {}
@@ -153,8 +157,12 @@ def _summarize(found: Measured, node: str) -> str:
 def _interruptible() -> Iterator[None]:
     """Have SIGTERM end the program as Ctrl-C does, so that what is open is closed.
 
-    A second signal is ignored: `mlflow run` sends one after Ctrl-C, while things are being closed. A third ends it.
+    A second signal is ignored: `mlflow run` sends one after Ctrl-C, while things are being closed. A third ends it. In a
+    thread other than the main one, which gets no signals, nothing is changed.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     received = 0
 
     def interrupt(*_: object) -> None:

@@ -23,11 +23,18 @@ VARIABLES = {
 
 
 def settle() -> None:
-    """Prepare streams, warnings and environment variables of this process; raises UserError for what cannot be repaired."""
-    if sys.platform == "win32":  # no signal masks in threads, no folders that can be synced: nothing is tested there
-        raise UserError("regbench runs on Linux and macOS, not on Windows itself; start it in WSL, Windows' own Linux")
+    """Prepare streams, warnings and environment variables of this process, which is ours; raises UserError as `check`."""
     _repair_streams()
     _repair_warnings()
+    check()
+    # our figures need no screen, and matplotlib cannot be imported with the name of a backend that it does not know
+    os.environ.pop("MPLBACKEND", None)
+
+
+def check() -> None:
+    """Raise UserError for surroundings in which nothing works, and that cannot be repaired."""
+    if sys.platform == "win32":  # no signal masks in threads, no folders that can be synced: nothing is tested there
+        raise UserError("regbench runs on Linux and macOS, not on Windows itself; start it in WSL, Windows' own Linux")
     try:
         here = os.getcwd()
     except OSError as error:
@@ -41,8 +48,6 @@ def settle() -> None:
         raise UserError(
             f"there is no folder for temporary files ({error.strerror}): set TMPDIR to one that can be written"
         ) from error
-    # our figures need no screen, and matplotlib cannot be imported with the name of a backend that it does not know
-    os.environ.pop("MPLBACKEND", None)
     for name, (form, words) in VARIABLES.items():
         text = os.environ.get(name)
         if text is not None and not re.fullmatch(form, text, re.ASCII):

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import notebook_loop
 from regbench import data
+from regbench.api.experiments import EXPERIMENTS, experiment
 from regbench.commands import notebook
-from regbench.commands.notebook import EXPERIMENTS, experiment
 from regbench.engines import sequential
 from regbench.training import single
 from regbench.training.device_data import DeviceData
@@ -103,7 +103,7 @@ def test_the_printed_lines_agree(run_here):
         return text
 
     shared = {"dataset": "digits", "train_size": 120, "epochs": 2, "seed": 5}
-    engine = printed(notebook.main, **shared)
+    engine = printed(notebook.main, **shared, verbose="true")
     *_, names, accuracies = engine.strip().splitlines()
     assert names.split() == list(EXPERIMENTS) == ["none", "l1", "l2", "weight_decay"]
     for name in EXPERIMENTS:

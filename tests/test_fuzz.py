@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from regbench import regularizers
+from regbench.api import parsing
+from regbench.api.parsing import MAX_SEED, MAX_SEEDS
 from regbench.click_fields import images, real, switch, whole
-from regbench.commands import parsing
-from regbench.commands.parsing import MAX_SEED, MAX_SEEDS
 from regbench.errors import UserError
 from regbench.report import figures
 from regbench.report.analysis import analyse

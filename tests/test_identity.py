@@ -101,9 +101,9 @@ def test_comments_docstrings_layout_and_the_place_do_not_count(lab, tmp_path):
 def test_a_file_counts_as_python_reads_it_whatever_its_encoding(tmp_path, monkeypatch, content):
     (tmp_path / "encoded.py").write_bytes(content + b"from torch import nn\nclass Net(nn.Module): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = identity._with_imports(["encoded"])
+    found = identity.sources(["encoded"])
     (tmp_path / "plain.py").write_text("NAME = 'ü'\nfrom torch import nn\nclass Net(nn.Module): pass\n", "utf-8")
-    assert list(found.values()) == list(identity._with_imports(["plain"]).values())
+    assert list(found.values()) == list(identity.sources(["plain"]).values())
 
 
 def test_what_is_installed_counts_with_its_own_file_alone():

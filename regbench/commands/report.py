@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
+from regbench.api import parsing
 from regbench.click_fields import ALL, AUTO, choice, command, option
-from regbench.commands import parsing
-from regbench.errors import UserError, without_password
-from regbench.report.language import ENGLISH, LANGUAGES, use
+from regbench.report.language import ENGLISH, LANGUAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +23,8 @@ class ReportOptions:
 @command(ReportOptions)
 def main(options: ReportOptions) -> None:
     """Write report.md from finished trials, and put it beside the newest sweep's run."""
-    folder = options.out
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={str(folder)!r} is a file; give a folder")
     # late: MLflow, pandas and seaborn take seconds to import
-    from regbench.report import build, figures, fonts
-    from regbench.report.inputs import gather
+    from regbench.api import reporting
     from regbench.tracking.store import Store
 
     store = Store(options.experiment, write=False)
@@ -38,23 +33,10 @@ def main(options: ReportOptions) -> None:
     if store.notice:
         click.echo(store.notice)
     store.name_launcher("report")
-    with use(options.lang):
-        materials = gather(store, options.sweep, options.condition, options.recipe)
-        try:
-            path = build.write(materials, folder)
-        except OSError as error:
-            raise UserError(
-                f"out={str(folder)!r} cannot be written ({error.strerror}): give a folder that can"
-            ) from error
-        missing = [*map(figures.describe_missing, materials), fonts.describe_missing(options.lang)]
-    # of several recipes: in what they differ, and each one's first paragraph
-    count = 1 if len(materials) == 1 else 1 + len(materials)
-    click.echo("\n\n".join(path.read_text(encoding="utf-8").split("\n\n")[1 : 1 + count]))
-    for sentence in filter(None, missing):
-        click.echo(sentence)
-    try:
-        run_id = build.publish(store, materials, folder)
-        beside = f"; also an artifact of run {run_id}" if run_id else ""
-    except UserError as error:  # the report is there all the same
-        beside = f"; not put beside the sweep's run: {without_password(str(error))}"
-    click.echo(f"written: {path}{beside}")
+    report = reporting.write(store, options.out, options.sweep, options.condition, options.recipe, options.lang)
+    click.echo(report.summary)
+    for note in report.notes:
+        click.echo(note)
+    beside = f"; also an artifact of run {report.published}" if report.published else ""
+    beside = f"; not put beside the sweep's run: {report.unpublished}" if report.unpublished else beside
+    click.echo(f"written: {report.path}{beside}")

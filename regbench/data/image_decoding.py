@@ -50,14 +50,15 @@ def decode(path: Path) -> Picture:
     try:
         # what Pillow only warns of, such as damaged tags, does not make a file unusable
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return _picture(image)
+            return convert(image)
     except UnidentifiedImageError as error:
         raise Unusable("is not a readable image (of no format that Pillow knows)") from error
     except Exception as error:  # on a damaged file Pillow's decoders raise whatever they run into
         raise Unusable(f"is not a readable image ({one_line(error)})") from error
 
 
-def _picture(image: Image.Image) -> Picture:
+def convert(image: Image.Image) -> Picture:
+    """Return what `decode` makes of an opened image, which is turned in place; raises what Pillow does, or ValueError."""
     image.load()
     with suppress(Exception):  # a damaged EXIF has no orientation
         ImageOps.exif_transpose(image, in_place=True)

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from regbench import networks
+from regbench import importing, networks
 from regbench.data.images import SIDE
 from regbench.errors import one_line
 
@@ -130,7 +129,7 @@ class _Counter(TorchDispatchMode):
         self.unknown[why] = self.unknown.get(why, 0) + count
 
 
-@cache
+@importing.cached
 def per_image(spec: str, num_classes: int) -> Work:
     """Return the multiply-accumulate operations of products (convolutions, dense layers, attention, recurrence).
 

@@ -172,7 +172,7 @@ def _parts(name: str) -> list[tuple[str, str | None]]:
     return [(part.strip(), lam.strip() if at else None) for part, at, lam in parts]
 
 
-@cache
+@importing.cached
 def _combined(name: str) -> type[Combination]:
     parts = _parts(name)
     wrong = ""

@@ -1,8 +1,6 @@
 """Write a report's files, and put them beside the sweep's run."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +8,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from regbench.files import atomic
-from regbench.report import figures, output
-from regbench.report.analysis import Analysis
+from regbench.report import figures, frames, output
 from regbench.report.inputs import Material
-from regbench.report.interactions import Interaction, interactions
+from regbench.report.interactions import interactions
 from regbench.report.interactive import charts
-from regbench.report.language import ENGLISH, use
 from regbench.report.page import page
 from regbench.report.recipes import Side, sides
 from regbench.report.render import render, render_overview
 from regbench.report.vega import Chart
-from regbench.statistics.verdict import Comparison
 from regbench.tracking.store import Store
 
 
@@ -87,8 +82,8 @@ def _single(material: Material) -> Part:
     tables = {
         "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
-        "comparisons": _comparisons(analysis),
-        **({"pairs": _contrasts(analysis)} if analysis.contrasts else {}),
+        "comparisons": frames.comparisons(analysis),
+        **({"pairs": frames.contrasts(analysis)} if analysis.contrasts else {}),
         "epochs": material.epochs.drop(columns=["run_id"]),
         "layers": material.layers,
     }
@@ -103,9 +98,9 @@ def _several(sides: Sequence[Side]) -> dict[str, Part]:
     rows = [
         {"recipe": side.material.runs.recipe_id, "folder": side.folder} | side.values | row
         for side in sides
-        for row in _comparisons(side.material.analysis).to_dict("records")
+        for row in frames.comparisons(side.material.analysis).to_dict("records")
     ]
-    tables = {"recipes": pd.DataFrame(rows), "interactions": _interactions(sides, family)}
+    tables = {"recipes": pd.DataFrame(rows), "interactions": frames.interactions(sides, family)}
     drawn = [side.folder for side in sides if "forest" in parts[f"{side.folder}/"].figures]
     shown = {name: table for name, table in tables.items() if len(table)}
     return parts | {"": Part({}, shown, lambda: render_overview(sides, family, drawn), lambda: {
@@ -113,54 +108,3 @@ def _several(sides: Sequence[Side]) -> dict[str, Part]:
         for side in sides
         if (found := charts(side.material, ["forest"]).get("forest"))
     })}  # fmt: skip
-
-
-def _comparisons(analysis: Analysis) -> pd.DataFrame:
-    rows = []
-    for method, found in analysis.comparisons.items():
-        pairs, choice = analysis.pairs[method], analysis.design.choices[method]
-        test, none = pairs.means
-        row = {
-            "method": method,
-            "lam": choice.lam,
-            "edge": choice.edge,
-            "seeds": len(pairs),
-            "test": test,
-            "none": none,
-        }
-        rows.append(row | _judged(found) | asdict(pairs.noise))
-    return pd.DataFrame(rows)
-
-
-def _contrasts(analysis: Analysis) -> pd.DataFrame:
-    rows = []
-    for (method, other), (found, pairs) in analysis.contrasts.items():
-        lam, lam_other = analysis.lam(method), analysis.lam(other)
-        test, test_other = pairs.means
-        row = {"method": method, "lam": lam, "other": other, "lam_other": lam_other, "seeds": len(pairs),
-               "test": test, "test_other": test_other}  # fmt: skip
-        rows.append(row | _judged(found) | asdict(pairs.noise))
-    return pd.DataFrame(rows)
-
-
-@use(ENGLISH)  # the words of the verdicts in CSV files are for programs
-def _interactions(sides: Sequence[Side], family: Mapping[tuple[str, int, int], Interaction]) -> pd.DataFrame:
-    rows = []
-    for (method, *pair), found in family.items():
-        first, second = (sides[place] for place in pair)
-        lam, lam_second = (side.material.analysis.lam(method) for side in (first, second))
-        four = found.accuracies
-        own, none, own_second, none_second = four.mean(axis=0) if len(four) else [math.nan] * 4
-        row = {"method": method, "first": first.folder, "second": second.folder, "lam": lam, "lam_second": lam_second,
-               "seeds": len(four), "test": own, "none": none, "test_second": own_second,
-               "none_second": none_second}  # fmt: skip
-        rows.append(row | _judged(found.comparison) | {"verdict": found.verdict})
-    return pd.DataFrame(rows)
-
-
-def _judged(found: Comparison) -> dict[str, object]:
-    interval = found.difference
-    return {
-        "difference": interval.mean, "low": interval.low, "high": interval.high, "level": interval.level,
-        "p_adjusted": found.p_adjusted, "looked": found.looked, "verdict": str(found.verdict),
-    }  # fmt: skip

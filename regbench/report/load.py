@@ -242,6 +242,7 @@ def _row(run: Run, sweep: str) -> dict[str, object]:
         "artifacts": run.info.artifact_uri,
         "method": method(params.get("regularizer", ""), params.get("scope", "")),
         "regularizer": params.get("regularizer", ""),
+        "scope": params.get("scope", ""),
         "lam": _number(run, "lam", float, "nan"),
         "seed": _number(run, "seed", int, "-1"),
     }

@@ -1,13 +1,14 @@
 """The files of a trial's run: its weights, tables of its layers and epochs; see pictures for those."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from regbench.tracking.schema import EPOCHS, LAYERS, MODEL
+from regbench.tracking.schema import CLASSES, EPOCHS, LAYERS, MODEL
 
 
 def write(
@@ -15,14 +16,17 @@ def write(
     weights: Mapping[str, torch.Tensor],
     layers: Sequence[Mapping[str, object]],
     epochs: Sequence[tuple[str, float, int, int]] = (),
+    classes: Sequence[str] = (),
 ) -> None:
     """Write model.safetensors, epochs.csv and layers.csv into `folder`.
 
     `weights` is all that is needed to use the model; `layers` are the rows of the table; `epochs` are points of metrics:
-    (name, value, time, epoch).
+    (name, value, time, epoch); `classes`, what the network tells apart, go into the file of the weights.
     """
     # clones, since safetensors refuses tensors that share memory
-    save_file({name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, folder / MODEL)
+    tensors = {name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}
+    # one entry: several have no fixed order, and the same training gives the same bytes
+    save_file(tensors, folder / MODEL, {CLASSES: json.dumps(list(classes))} if classes else None)
     # safetensors makes files that only their owner reads, and a copy keeps that
     (folder / MODEL).chmod(0o644)
     rows: dict[int, dict[str, object]] = {}

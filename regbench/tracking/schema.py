@@ -47,6 +47,7 @@ CHOICE_FILE = "choice.json"  # artifact of the sweep's run that has chosen: the 
 WEIGHTS = "weights"  # folder of a trial's artifacts, which are these and the bar plot of its output layer
 MODEL, EPOCHS, LAYERS = "model.safetensors", "epochs.csv", "layers.csv"
 COUNTS, HISTOGRAMS = "histograms.csv", "histograms.png"  # of the same weights
+CLASSES = "classes"  # in the header of model.safetensors: the classes' names, as JSON; a tag has no room for hundreds
 
 
 @dataclass(frozen=True)

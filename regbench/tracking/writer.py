@@ -105,7 +105,8 @@ class Writer:
         )
         # off the device, whose memory the next trials need
         taken = {name: w.detach().cpu() for name, w in weights.items()}
-        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, opened.metrics))
+        classes = self._context.data.classes
+        saved = self._submit(record, lambda folder: artifacts.write(folder, taken, layers, opened.metrics, classes))
         saved.add_done_callback(lambda _: self._memory.release())
 
     def fail(self, trial: Trial, reason: str) -> None:

@@ -1,12 +1,11 @@
 """Normalization layers: which parameters they have, and what they make of the learning rate of the weights before them."""
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from regbench import networks
+from regbench import importing, networks
 from regbench.data.images import SIDE
 from regbench.training.randomness import initial_model, seeded
 
@@ -36,7 +35,7 @@ def weights_before(model: nn.Module, spec: str, num_classes: int) -> tuple[str, 
     return tuple(name for name in _before(spec, num_classes) if name in trained)
 
 
-@cache
+@importing.cached
 def _before(spec: str, num_classes: int) -> tuple[str, ...]:
     """Return what is seen on a forward pass of a new network in evaluation mode; nothing if it does not run by itself."""
     model = initial_model(spec, num_classes, 0)

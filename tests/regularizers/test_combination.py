@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench import identity, regularizers
-from regbench.commands import parsing
+from regbench.api import parsing
 from regbench.errors import UserError
 from regbench.regularizers.contract import rules
 from regbench.training.optimizer import Optimizer

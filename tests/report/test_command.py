@@ -6,6 +6,7 @@ import shlex
 import pandas as pd
 import pytest
 
+from regbench.api import sweeps
 from regbench.commands import sweep
 from regbench.regularizers import cells
 from regbench.report import command, text
@@ -37,8 +38,8 @@ def test_the_sweep_that_goes_on_has_the_same_fresh_seeds_and_looks(count):
     (line,) = lines(runs)
     given = {param.name: param.type_cast_value(None, options(line).get(param.name, param.default))
              for param in sweep.main.params if param.name in ("reg", "lam", "seeds", "confirm")}  # fmt: skip
-    made = sweep.SweepOptions(**given)
-    assert sweep.fresh_seeds(made, cells(made.reg, made.lam), 10) == (runs.confirm, runs.looks)
+    made = sweeps.SweepOptions(**given)
+    assert sweeps.fresh_seeds(made, cells(made.reg, made.lam), 10) == (runs.confirm, runs.looks)
     assert (made.reg, made.lam, made.seeds) == (("l1", "l2"), (1e-4, 1e-3), (0, 1, 2))
 
 

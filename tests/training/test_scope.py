@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regbench import networks
-from regbench.commands import parsing, sweep
+from regbench.api import parsing
+from regbench.commands import sweep
 from regbench.engines import sequential, stacked
 from regbench.errors import UserError
 from regbench.results import Result, describe

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from regbench import console as printing
-from regbench import data, preflight
+from regbench import data, jupyter, preflight
 from regbench import plan as planning
+from regbench.api import parsing
+from regbench.api.result import SweepResult
 from regbench.click_fields import ALL, AUTO, choice, images, option, switch, whole
-from regbench.commands import parsing
 from regbench.data.images import Images
 from regbench.engines.base import BACKENDS, LOCAL, NAMES, RAY
 from regbench.engines.select import select
-from regbench.results import Result
 from regbench.tracking.store import Store
 from regbench.trial import NOTEBOOK, Sweep
 
@@ -75,7 +75,9 @@ def prepare(options: TrainingOptions, regs: tuple[str, ...] = (), model: str = N
 
     The cheapest checks come first.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if jupyter.is_running():
+        jupyter.bar()  # before MLflow imports it, with its warning
+    console = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
     device = preflight.find_device(options.device, options.backend)
     store = Store(options.experiment)
     if store.notice:
@@ -84,8 +86,8 @@ def prepare(options: TrainingOptions, regs: tuple[str, ...] = (), model: str = N
     return Prepared(console, store, data.load(options.dataset, options.data_dir), device)
 
 
-def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str) -> list[Result]:
-    """Plan a sweep, print the plan and train it unless it is a dry run; return its results, none for a dry run.
+def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str) -> SweepResult:
+    """Plan a sweep, print the plan and train it unless it is a dry run, of which there are no results.
 
     Raises UserError before anything is written.
     """
@@ -104,7 +106,7 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
         printing.print_estimate(console, plan, images, engine)
     if options.dry_run:
         store.name_launcher("dry_run")
-        return []
+        return SweepResult(store, sweep)
     # late: torch and MLflow take seconds to import, and neither a plan nor a mistake needs them
     from regbench.run import run_plan
     from regbench.training import checkpoint
@@ -113,4 +115,4 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
     checkpoint.clean()
     results = run_plan(plan, images, store, engine, console, f"{name} {images.name}", options.verbose)
     printing.print_store(console, store)
-    return results
+    return SweepResult(store, sweep, tuple(results))

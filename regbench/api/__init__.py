@@ -1,0 +1,1 @@
+"""What a script or notebook can call: `regbench.sweep`, `regbench.notebook`, `regbench.load`; the commands do too."""
