@@ -214,6 +214,13 @@ def _print_table(console: Console, title: str, headings: Sequence[str], rows: Se
     console.print(shown)
 
 
+def print_models(console: Console, models: Mapping[str, str]) -> None:
+    """Print how the networks that are logged models, trial's name -> model's id, are loaded."""
+    console.print("trained networks, for mlflow.pytorch.load_model:")
+    for name, model_id in models.items():
+        console.print(f"  models:/{model_id}  {name}")
+
+
 def print_store(console: Console, store: Store) -> None:
     """Print where the runs are, and how to look at them."""
     uri = without_password(store.uri)

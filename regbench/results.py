@@ -1,7 +1,10 @@
 """How the trials of a sweep ended: a result each, and its tables, also as the sweep's description."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -12,6 +15,9 @@ from regbench.tracking import schema
 from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
 HEADINGS = ("cell", "seeds", "validation", "test", "exact zeros", "not ok")
+REPORT_LINE = "Report with figures"  # begins the line of the description that a report replaces
+ARTIFACT = "get-artifact"  # relative to MLflow's page
+LONGEST_NOTE = 8000  # characters of a tag in MLflow
 FRESH_HEADINGS = ("on fresh seeds", "pairs", "test", "none", "difference, pp", "interval", "verdict")
 
 
@@ -74,23 +80,59 @@ def format_comparison(found: Comparison) -> tuple[str, str]:
     return text.bounds(found.difference), found.verdict + (", but by less than matters" if found.trivial else "")
 
 
-def describe(sweep: Sweep, results: Mapping[str, Result], lams: Mapping[str, float], unknown: str = "") -> str:
-    """Return the sweep's description in Markdown: the grid, the verdicts on fresh seeds, and how to find all trials.
+def describe(
+    sweep: Sweep,
+    results: Mapping[str, Result],
+    lams: Mapping[str, float],
+    experiment: str = "",
+    unknown: str = "",
+    models: Mapping[str, str] | None = None,
+) -> str:
+    """Return the sweep's description in Markdown: the verdicts on fresh seeds, the commands to go on with, and the grid.
 
     `results` are by trial key, `lams` the chosen ones by method. `unknown` is why the network's multiplications are not
-    known, if so.
+    known, if so; `models` are the ids of the sweep's logged models by trial's name. The table of the grid comes
+    last, and is cut where the whole would be longer than MLflow keeps.
     """
-    lines = _markdown(HEADINGS, table(sweep, results))
+    lines, data = [], f"**{sweep.recipes[0].dataset}**"
     if lams:
         chosen = _plain(", ".join(f"{method} {format_lam(lam)}" for method, lam in lams.items()))
         looks = f"fresh seeds {format_seeds(sweep.confirm)}, judged after {', '.join(map(str, sweep.looks))}"
-        lines += ["", f"Chosen on validation: {chosen}. Confirmed on {looks}:", ""]
         lines += _markdown(FRESH_HEADINGS, [row for _, row in fresh_table(sweep, lams, results).values()])
-    lines.append("")
+        # MLflow's page shows the first few lines: nothing stands above the verdicts
+        lines += ["", f"{data}. Chosen on validation: {chosen}. Confirmed on {looks}.", ""]
+    else:
+        lines += [data, ""]
+    named = f"--experiment {shlex.quote(experiment)} " if experiment else ""
+    lines += [f"{REPORT_LINE}: `python -m regbench report {named}--sweep {sweep.id}` puts it here, into Artifacts.", ""]
+    if models:
+        loads = [f'mlflow.pytorch.load_model("models:/{model_id}")  # {name}' for name, model_id in models.items()]
+        lines += [
+            "Trained networks, each the best on validation of those at its lam:",
+            "",
+            "```python",
+            *loads,
+            "```",
+            "",
+        ]
     if unknown:
-        lines.append(f"No theoretical_speedup: the network's multiplications are not known ({unknown})")
-    found = f"All {len(results)} trials, also those trained for an earlier sweep: `{schema.in_sweep(sweep.id)}`"
-    return "\n".join([f"**{sweep.recipes[0].dataset}**", "", *lines, found])
+        lines += [f"No theoretical_speedup: the network's multiplications are not known ({unknown})", ""]
+    lines += [f"All {len(results)} trials, also those of an earlier sweep: `` {schema.in_sweep(sweep.id)} ``", ""]
+    rows = _markdown(HEADINGS, table(sweep, results))
+    more = "(the other rows have no room here; the report has them)"
+    room = LONGEST_NOTE - len("\n".join([*lines, "", more]))
+    shown = [row for row, length in zip(rows, accumulate(len(row) + 1 for row in rows), strict=True) if length <= room]
+    return "\n".join([*lines, *shown, *(["", more] if len(shown) < len(rows) else [])])
+
+
+def with_figures(note: str, run_id: str, artifacts: Sequence[str]) -> str:
+    """Return a description of `describe` that shows these pictures, artifacts of the sweep's run, and names the report.
+
+    MLflow's page takes them from its own server by the address that it uses itself; it shows none that is in the text.
+    """
+    shown = " ".join(f"![]({ARTIFACT}?{urlencode({'path': path, 'run_uuid': run_id})})" for path in artifacts)
+    line = f"{REPORT_LINE}: report/report.md, in Artifacts. {shown}".rstrip()
+    return "\n".join(line if old.startswith(REPORT_LINE) else old for old in note.split("\n"))
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,16 +8,17 @@ from functools import partial
 
 from rich.console import Console
 
-from regbench import jupyter, stages
+from regbench import jupyter, models, stages
 from regbench import plan as planning
-from regbench.console import Progress, print_choice, print_look, print_results
+from regbench.console import Progress, print_choice, print_look, print_models, print_results
 from regbench.data.images import Images
 from regbench.engines.base import Engine
+from regbench.errors import UserError
 from regbench.measures.final import Measured, measure
 from regbench.measures.multiplications import per_image
 from regbench.plan import Plan
 from regbench.results import Result, describe
-from regbench.tracking import abandoned, schema
+from regbench.tracking import abandoned, finished, schema
 from regbench.tracking.delivery import flush
 from regbench.tracking.store import Store
 from regbench.tracking.sweep_run import SweepRun
@@ -29,26 +30,54 @@ Shown = Progress | jupyter.Progress
 
 
 def run_plan(
-    plan: Plan, data: Images, store: Store, engine: Engine, console: Console, name: str, verbose: bool = False
+    plan: Plan,
+    data: Images,
+    store: Store,
+    engine: Engine,
+    console: Console,
+    name: str,
+    verbose: bool = False,
+    weights: str = schema.ALL,
 ) -> list[Result]:
     """Train what is to be trained, write it to the store, print and return a result for every trial of the sweep.
+
+    At the end the best networks become logged models: see models. `weights`, one of schema.KEEP: of which trials they are
+    kept. Raises what `_train_all` raises.
+    """
+    with _interruptible():
+        show = partial(Progress, console=console, verbose=verbose)
+        plan, results = _train_all(plan, data, store, engine, console, name, weights, show)
+        print_results(console, plan, results)
+        _log_models(plan, results, data, store, console)
+    return list(results.values())
+
+
+def _train_all(
+    plan: Plan,
+    data: Images,
+    store: Store,
+    engine: Engine,
+    console: Console,
+    name: str,
+    weights: str,
+    show: Callable[..., Progress],
+) -> tuple[Plan, dict[str, Result]]:
+    """Train what is to be trained and write it to the store; return the plan at the end, and results by trial key.
 
     After the grid its choice of lams is recorded, and fresh seeds are trained until they tell: see stages. A trial that
     raises is a failed result, the others go on. SIGINT and SIGTERM end it as KeyboardInterrupt, after what is finished
     has been written. A store that is away stops nothing: see tracking.writer. Raises TrackingError if it is away for too
     long after training, or fails for a reason that does not pass; what is on disk waits.
     """
-    with _interruptible(), ExitStack() as opened:
+    with ExitStack() as opened:
         # one start at a time: what another has begun or finished meanwhile is seen here
         with store.outbox.starting():
             plan = _newest(plan, store, console)
             in_sweep = all(plan.sweep.id in old.sweeps for old in plan.kept.values())
             if not plan.todo and not store.launcher and in_sweep:
                 # another run of the same name would hold nothing
-                results = {result.trial.key: result for result in _kept(plan)}
-                print_results(console, plan, results)
-                return list(results.values())
-            context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name)
+                return plan, {result.trial.key: result for result in _kept(plan)}
+            context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name, weights)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
         lines = partial(Progress, console=console, verbose=verbose)
         show = jupyter.Progress if jupyter.is_running() and not verbose else lines
@@ -64,13 +93,33 @@ def run_plan(
             if plan.lams:
                 print_look(console, plan, results)
             plan = planning.proceed(plan, results, store)
-        unknown = per_image(plan.sweep.recipes[0].model, len(data.classes)).unknown
         complete = all(result.status != "failed" for result in results.values())
-        parent.end(describe(plan.sweep, results, plan.lams, unknown), complete)
+        parent.end(_describe(plan, results, data, store), complete)
     if plan.sweep.confirm and not plan.lams:
         print_choice(console, plan)
-    print_results(console, plan, results)
-    return list(results.values())
+    return plan, results
+
+
+def _describe(
+    plan: Plan, results: Mapping[str, Result], data: Images, store: Store, models: Mapping[str, str] | None = None
+) -> str:
+    unknown = per_image(plan.sweep.recipes[0].model, len(data.classes)).unknown
+    return describe(plan.sweep, results, plan.lams, store.experiment, unknown, models or {})
+
+
+def _log_models(plan: Plan, results: Mapping[str, Result], data: Images, store: Store, console: Console) -> None:
+    """Have the chosen networks be logged models, print how they are loaded, and add that to the sweep's description."""
+    logged = models.log(store, plan.sweep, plan.lams, results, data, console.print)
+    if not logged:
+        return
+    print_models(console, logged)
+    note = _describe(plan, results, data, store, logged)
+    try:
+        for run in finished.starts(store, plan.sweep)[-1:]:
+            # one that names them already stays: a report may have added its figure
+            store.change_note(run.info.run_id, lambda old: old if all(one in old for one in logged.values()) else note)
+    except UserError as error:
+        console.print(f"the sweep's description does not name the models: {error}")
 
 
 def _kept(plan: Plan) -> Iterator[Result]:

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from regbench import models
 from regbench.commands import exit_code, sweep
 from regbench.data.images import Images
 from regbench.tracking import pictures
@@ -64,6 +65,13 @@ def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(Drawer, "wait", lambda _, folder, title: pictures.draw(folder, title))
         for name in ("histograms", "bars"):
             monkeypatch.setattr(pictures, name, lambda *_: Figure(figsize=(1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def no_logged_models(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does making logged models: of sweeps in this process those marked make them."""
+    if not request.node.get_closest_marker("models"):
+        monkeypatch.setattr(models, "log", lambda *_: {})
 
 
 @pytest.fixture(autouse=True)

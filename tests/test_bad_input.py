@@ -160,6 +160,7 @@ CASES = [
     ("sweep", {"val_size": "-5"}, "val_size='-5' is not a number of images"),
     ("sweep", {"val_size": "10%"}, "val_size='10%' is not a number of images; accepted: 0 or more, or auto"),
     ("sweep", {"val_size": "3"}, "val_size=3 is out of range"),
+    ("sweep", {"weights": "best"}, "weights='best' is unknown; accepted: all, chosen, none"),
     # networks
     ("sweep", {"model": "resnet"}, "model='resnet' is unknown; accepted: notebook, notebook_bn, resnet8, or an import"),
     ("sweep", {"model": "Notebook"}, "model='Notebook' is unknown; accepted: notebook"),

@@ -7,8 +7,11 @@ import math
 import os
 import re
 import signal
+import urllib.request
 
+import mlflow
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -95,6 +98,25 @@ def test_sweep_a_colleagues_sweep_and_report(server, command, run_here, elsewher
     parents = [run.info.run_id for run in runs_of(server, "team", "sweep")]
     kept = [file.path for run_id in parents for file in MlflowClient(server).list_artifacts(run_id, "report")]
     assert "report/report.md" in kept
+
+    newest = runs_of(server, "team", "sweep")[-1]
+    # the page shows the report's figure by its own address, relative to it
+    (figure,) = re.findall(r"!\[\]\((get-artifact\?[^)]+)\)", newest.data.tags[schema.NOTE])
+    with urllib.request.urlopen(f"{server}/{figure}", timeout=20) as answer:
+        assert answer.read() == (out / "figures" / "forest.png").read_bytes()
+
+
+@pytest.mark.models
+def test_its_networks_are_loaded_from_the_server(server, run_here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    code, text = run_here(sweep.main, **SWEEP | {"reg": "l1", "seeds": "0"}, experiment="models")
+    assert code == 0, text
+    addresses = re.findall(r"models:/m-\w+", text)
+    assert len(addresses) == 2
+    for address in addresses:
+        logits = mlflow.pytorch.load_model(address)(torch.zeros(3, 3, 32, 32))
+        assert logits.shape == (3, 10)
 
 
 def test_killed_in_mid_sweep_the_same_command_continues(server, environment, run_here, monkeypatch):

@@ -17,6 +17,7 @@ from regbench.click_fields import ALL, AUTO, choice, images, option, switch, who
 from regbench.data.images import Images
 from regbench.engines.base import BACKENDS, LOCAL, NAMES, RAY
 from regbench.engines.select import select
+from regbench.tracking import schema
 from regbench.tracking.store import Store
 from regbench.trial import NOTEBOOK, Sweep
 
@@ -50,6 +51,12 @@ class TrainingOptions:
         AUTO,
         parsing.experiment,
         "MLflow experiment; auto: of `mlflow run`, else MLFLOW_EXPERIMENT_NAME, else regbench.",
+    )
+    weights: str = option(
+        schema.ALL,
+        choice(*schema.KEEP),
+        "Of which trials model.safetensors is kept: all; chosen: of those on fresh seeds, at the chosen lams (of a grid "
+        "alone: all); none. It is not part of a trial: what is finished without is not trained again for it.",
     )
     verbose: bool = option(False, switch(), "Print a line for each epoch, not for each trial alone.")
     dry_run: bool = option(False, switch(), "Print the exact plan and a time estimate; train nothing.")
@@ -113,6 +120,6 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
 
     checkpoint.seconds_between()  # a bad setting is refused before anything is written
     checkpoint.clean()
-    results = run_plan(plan, images, store, engine, console, f"{name} {images.name}", options.verbose)
+    results = run_plan(plan, images, store, engine, console, f"{name} {images.name}", options.verbose, options.weights)
     printing.print_store(console, store)
     return SweepResult(store, sweep, tuple(results))

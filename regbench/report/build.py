@@ -16,7 +16,10 @@ from regbench.report.page import page
 from regbench.report.recipes import Side, sides
 from regbench.report.render import render, render_overview
 from regbench.report.vega import Chart
+from regbench.results import with_figures
 from regbench.tracking.store import Store
+
+PLACE = "report"  # among the artifacts of the sweep's run
 
 
 class Part(NamedTuple):
@@ -64,7 +67,9 @@ def write(materials: Sequence[Material], folder: Path) -> Path:
 
 
 def publish(store: Store, materials: Sequence[Material], folder: Path) -> str | None:
-    """Make the report's files artifacts of the newest sweep's run; return that run's id, None if there is none.
+    """Make the report's files artifacts of the newest sweep's run, and show its verdicts in the run's description.
+
+    Returns that run's id, None if there is none.
 
     Raises UserError if they cannot be put there.
     """
@@ -73,7 +78,10 @@ def publish(store: Store, materials: Sequence[Material], folder: Path) -> str | 
         return None
     newest = max(started, key=lambda run_id: (started[run_id], run_id))
     store.check_files()
-    store.attach(newest, folder, output.written(folder), "report")
+    names = output.written(folder)
+    store.attach(newest, folder, names, PLACE)
+    forests = [f"{PLACE}/{name}" for name in names if name.endswith("figures/forest.png")]
+    store.change_note(newest, lambda note: with_figures(note, newest, forests))
     return newest
 
 

@@ -83,9 +83,11 @@ def draw(material: Material) -> dict[str, Figure]:
 
 
 def describe_missing(material: Material) -> str:
-    """Return which figures are left out since files of trials cannot be read; "" if all files are there."""
+    """Return which figures are left out since files of trials are not there or cannot be read; "" if all are there."""
+    unkept = gettext("No weights were kept of {methods} (weights): no figure shows them.")
+    unkept = unkept.format(methods=", ".join(material.unkept)) if material.unkept else ""
     if not material.missing:
-        return ""
+        return unkept
     lost = [name for name, plot in FIGURES.items() if plot.files and not len(getattr(material, plot.files))]
     what = gettext("left out for it: {figures}") if lost else gettext("figures lack these trials")
     sentence = ngettext(
@@ -94,7 +96,7 @@ def describe_missing(material: Material) -> str:
         len(material.missing),
     )
     what = what.format(figures=", ".join(lost))
-    return sentence.format(count=len(material.missing), first=material.missing[0], what=what)
+    return f"{sentence.format(count=len(material.missing), first=material.missing[0], what=what)} {unkept}".rstrip()
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -19,7 +19,7 @@ class Material:
     a fresh seed where there is one.
 
     `histograms` (see `load.histograms`) are those of the runs that have them. `missing` are the addresses of files that
-    could not be read.
+    could not be read, `unkept` the methods of which no weights were kept.
     """
 
     runs: Runs
@@ -29,6 +29,7 @@ class Material:
     weights: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     histograms: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unkept: tuple[str, ...] = ()
 
 
 def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -> tuple[Material, ...]:
@@ -42,7 +43,8 @@ def gather(store: Store, sweep: str = "", condition: str = "", recipe: str = "")
 def _gather(store: Store, runs: Runs) -> Material:
     analysis = analyse(runs)
     shown = pd.concat([analysis.at_chosen(runs.trials, method) for method in analysis.methods] or [runs.trials])
-    first = shown.sort_values("seed", kind="stable").drop_duplicates("method")
+    kept = shown[~shown["run_id"].isin(runs.weightless)]
+    first = kept.sort_values("seed", kind="stable").drop_duplicates("method")
     missing: list[str] = []
     found = load.files(store, first, schema.MODEL, load_file, missing)
     weights = {trial.method: {name: w for name, w in tensors.items() if w.ndim >= 2} for trial, tensors in found}
@@ -54,4 +56,5 @@ def _gather(store: Store, runs: Runs) -> Material:
         {method: weights[method] for method in analysis.methods if method in weights},
         tuple(missing),
         load.histograms(store, runs.trials),
+        tuple(dict.fromkeys(method for method in shown["method"] if method not in set(first["method"]))),
     )

@@ -56,6 +56,7 @@ class Runs:
     rates: str = ""  # the learning rates of the newest sweep, as an option, if it has several
     choice: dict[str, float] = field(default_factory=dict)
     chosen_on: dict[str, frozenset[int]] = field(default_factory=dict)
+    weightless: frozenset[str] = frozenset()  # ids of runs whose weights were not kept
 
     def with_outcome(self, outcome: str) -> list[str]:
         """Return the names of the finished trials that came out so."""
@@ -99,6 +100,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
     outdated = trials[newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last").reindex(trials.index)]
     trials = trials.drop(outdated.index)
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
+    weightless = frozenset(run.info.run_id for run in found if run.data.tags.get(schema.KEPT) == schema.LEFT_OUT)
     names = list(dict.fromkeys(trials["recipe"] if len(trials) else rows["recipe"]))
     found = []
     for name in names:
@@ -120,6 +122,7 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
             foreign=sum(schema.KIND not in run.data.tags for run in every),
             outdated=int((outdated["recipe"] == name).sum()),
             unreported=int((~others["recipe"].isin(names)).sum()),
+            weightless=weightless,
             **_fresh([run for run in every if run.data.tags.get(schema.SWEEP) in sweeps], own, name),
         ))  # fmt: skip
     return tuple(found)

@@ -121,6 +121,8 @@ class Delivery:
     def _send_files(self, run: _Confirmed, folder: Path, record: Record) -> None:
         # but for what was being written when its process ended
         for path in sorted((folder / outbox.FILES).glob("[!.]*")):
+            if path.name in record.withheld:
+                continue
             run.do_once(path.name, lambda path=path: self._client.log_artifact(run.run_id, path, record.files or None))
 
     def kill(self, record: Record) -> None:

@@ -20,7 +20,7 @@ LISTED = 10  # runs that are listed in the time of a search for one
 class FinishedTrial:
     """A trial's run that ended: `status` is ok, diverged or collapsed; `parent` the sweep's run it is listed under.
 
-    `sweeps` are the ids of its sweeps, with its stage in each.
+    `sweeps` are the ids of its sweeps, with its stage in each; `has_weights`: its weights were kept.
     """
 
     run_id: str
@@ -28,6 +28,7 @@ class FinishedTrial:
     metrics: dict[str, float]
     parent: str
     sweeps: Mapping[str, str]
+    has_weights: bool = True
 
 
 def of_recipes(store: Store, recipes: Iterable[Recipe]) -> dict[str, FinishedTrial]:
@@ -45,12 +46,16 @@ def search(store: Store, trials: Sequence[Trial], others: int) -> dict[str, Fini
 
 def choice(store: Store, sweep: Sweep) -> tuple[str, dict[str, float]]:
     """Return the run of an earlier start of this sweep that has chosen lams, and these, by method; empty if none has."""
-    starts = store.search(f"{schema.where(schema.KIND, 'sweep')} and {schema.where(schema.SWEEP, sweep.id)}")
-    for run in reversed(starts):
+    for run in reversed(starts(store, sweep)):
         if schema.CHOICE in run.data.tags:
             lams = schema.chosen(sweep, run.data.tags[schema.CHOICE])
             return run.data.tags.get(schema.CHOSEN_BY, run.info.run_id), lams
     return "", {}
+
+
+def starts(store: Store, sweep: Sweep) -> list[Run]:
+    """Return the sweep's own runs, one for each start of it, oldest first."""
+    return store.search(f"{schema.where(schema.KIND, 'sweep')} and {schema.where(schema.SWEEP, sweep.id)}")
 
 
 def newest(runs: Iterable[Run]) -> dict[str, Run]:
@@ -74,4 +79,5 @@ def _search(store: Store, tag: str, values: Iterable[str]) -> dict[str, Finished
 def _read(run: Run) -> FinishedTrial:
     tags = run.data.tags
     status, parent = tags.get(schema.STATUS, ""), tags.get(schema.PARENT, "")
-    return FinishedTrial(run.info.run_id, status, dict(run.data.metrics), parent, schema.stages(tags))
+    kept = tags.get(schema.KEPT) != schema.LEFT_OUT
+    return FinishedTrial(run.info.run_id, status, dict(run.data.metrics), parent, schema.stages(tags), kept)

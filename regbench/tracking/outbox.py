@@ -41,6 +41,7 @@ class Record:
     dataset: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     files: str = ""  # artifact folder of the run's files
+    withheld: list[str] = field(default_factory=list)  # of the files on disk, those that are not sent
     replaces: str = ""  # the id of an earlier finished run
 
 

@@ -12,7 +12,8 @@ from regbench.data.images import Images
 from regbench.tracking import writer_process
 from regbench.trial import Sweep, Trial, format_lam, format_seeds
 
-KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report
+KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report; on a logged model MODEL_KIND
+MODEL_KIND = "model"
 SWEEP = "regbench.sweep"  # on a sweep's run: its id; with ".<id>" on a trial of that sweep: its stage there
 KEY = "regbench.key"
 RECIPE = "regbench.recipe"
@@ -37,6 +38,9 @@ TOKEN = "regbench.token"  # identifies a run before the store has given it an id
 HEARTBEAT = "regbench.heartbeat"  # on a sweep: when its process was last alive, in ms
 SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
 CONTINUED = "regbench.continued_by"  # on a sweep that was interrupted
+KEPT = "regbench.weights"  # on a sweep: whose weights are kept, one of KEEP; on a trial whose are not: LEFT_OUT
+KEEP = ALL, CHOSEN, NONE = "all", "chosen", "none"
+LEFT_OUT = "left out"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 SOURCE = "mlflow.source.name"
@@ -52,16 +56,21 @@ CLASSES = "classes"  # in the header of model.safetensors: the classes' names, a
 
 @dataclass(frozen=True)
 class SweepContext:
-    """The part that the run of a sweep and the runs of its trials have in common; `device` and `engine` are their names."""
+    """The part that the run of a sweep and the runs of its trials have in common.
+
+    `device` and `engine` are their names; `weights`, one of KEEP, says of which trials they are kept.
+    """
 
     sweep: Sweep
     data: Images
     device: str
     engine: str
+    weights: str = ALL
 
     def sweep_tags(self) -> dict[str, str]:
         """Return the tags of the sweep's own run."""
         tags = {KIND: "sweep", SWEEP: self.sweep.id, DATASET: self.data.name, FINGERPRINT: self.data.fingerprint}
+        tags[KEPT] = self.weights
         if self.sweep.confirm:
             tags |= {CONFIRM: format_seeds(self.sweep.confirm), LOOKS: ",".join(map(str, self.sweep.looks))}
         if len(self.sweep.rates) > 1:
@@ -73,6 +82,15 @@ class SweepContext:
         stage = self.stage(trial)
         tags = {KIND: "trial", PARENT: parent, KEY: trial.key, RECIPE: trial.recipe.id, STAGE: stage}
         return self._shared_tags() | tags | membership(self.sweep.id, stage)
+
+    def keeps_weights(self, trial: Trial) -> bool:
+        """Return whether the trial's weights are kept.
+
+        The chosen ones are those of fresh seeds, which are trained only where lam is chosen: nothing is kept to be
+        deleted later. A grid alone has chosen when all is trained, and keeps all.
+        """
+        fresh = self.sweep.is_fresh(trial) or not self.sweep.confirm
+        return self.weights == ALL or (self.weights == CHOSEN and fresh)
 
     def stage(self, trial: Trial) -> str:
         """Return the stage of the sweep to which a trial belongs: grid or confirm."""

@@ -194,6 +194,13 @@ class Store:
             for name in names:
                 self.client.log_artifact(run_id, str(folder / name), (Path(artifact_path) / name).parent.as_posix())
 
+    def change_note(self, run_id: str, change: Callable[[str], str]) -> None:
+        """Make of a run's description what `change` makes of it."""
+        with self.reporting():
+            note = self.client.get_run(run_id).data.tags.get(schema.NOTE, "")
+            if (changed := change(note)) != note:
+                self.client.set_tag(run_id, schema.NOTE, changed)
+
     def name_launcher(self, kind: str) -> None:
         """Name the run that `mlflow run` started by the `kind` of a command that is not a sweep, and tag it so."""
         if self.launcher:

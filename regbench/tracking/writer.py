@@ -94,13 +94,15 @@ class Writer:
         self._check()
         self._memory.acquire()  # first, since an interruption during the wait must find the trial open
         opened = self._open.pop(trial.key)
+        kept = self._context.keeps_weights(trial)
         record = replace(
             opened,
             status="FINISHED",
             end=_now(),
             metrics=opened.metrics + _metrics(metrics, trial.recipe.epochs),
-            result=dict(tags),
+            result=dict(tags) | ({} if kept else {schema.KEPT: schema.LEFT_OUT}),
             files=schema.WEIGHTS,
+            withheld=[] if kept else [schema.MODEL],  # on disk all the same: the pictures are drawn from it
             replaces=replaces,
         )
         # off the device, whose memory the next trials need
