@@ -9,13 +9,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import click
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 from PIL import Image
 
 from regbench.commands import exit_code
 from regbench.errors import UserError
 from regbench.tracking import schema
 from regbench.tracking.store import Store
+from regbench.tracking.view import KEY
 
 try:  # an optional dependency: regbench[screenshots]
     from selenium import webdriver
@@ -45,10 +46,9 @@ PARTS = {
     "report-dark": (1280, 1000, "dark", ".controls"),
 }
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+DESCRIPTION = 1100  # width up to the end of a run's description: beside it its tags name the machine
 SECONDS = 15  # to wait for the content of a page
 COLOURS = 256  # of a stored picture, which is a quarter of the browser's
-COLUMNS = ("params.`regularizer`", "params.`lam`", "params.`seed`", "metrics.`val/accuracy`", "metrics.`test/accuracy`",
-           "metrics.`sparsity/exact`", "metrics.`compression_ratio`")  # fmt: skip
 METRICS = ("sparsity/exact", "test/accuracy")
 # the pages' state in the browser's storage: the kind of work, and that the assistant was seen and closed
 REMEMBERED = {
@@ -92,8 +92,10 @@ def _pages(browser: "webdriver.Chrome", store: Store, folder: Path) -> None:
     sweep = sweeps[-1]
     trials = store.search(f"{schema.in_sweep(sweep.data.tags[schema.SWEEP])} and attributes.status = 'FINISHED'")
     pages = Pages(browser, store.uri.rstrip("/"), store.experiment_id, folder)
-    pages.children(sweep, trials)
+    pages.children(trials)
     pages.sweep(sweep)
+    for model in sweep.outputs.model_outputs[-1:]:
+        pages.model(store.client.get_logged_model(model.model_id))
     pages.compared("two-trials", _two(trials))
     pages.compared("parallel-coordinates", trials)
 
@@ -125,20 +127,26 @@ class Pages:
         for name, value in REMEMBERED.items():
             self._remember(name, value)
 
-    def children(self, sweep: Run, trials: list[Run]) -> None:
-        """List the sweep's trials under its run, with their varied settings and their results as columns."""
-        state = {"selectedColumns": COLUMNS, "runsExpanded": {sweep.info.run_id: True}}
-        name = f'MLflowLocalStorage-1.1-ExperimentPage-["{self._experiment_id}"]-ReactComponentState'
-        self._remember(name, json.dumps(state))
-        self._open(f"/experiments/{self._experiment_id}/runs")
+    def children(self, trials: list[Run]) -> None:
+        """List the trials in the view that a sweep saves, with its columns."""
+        self._open(f"/experiments/{self._experiment_id}/runs?viewStateShareKey={KEY}")
         self._wait(lambda text: trials[-1].info.run_name in text)
         _save(self._browser, self._folder, "children")
 
+    def model(self, model: LoggedModel) -> None:
+        """Show a logged model: what it is from, its metrics and its data set."""
+        self._open(f"/experiments/{self._experiment_id}/models/{model.model_id}")
+        self._wait(lambda text: model.name in text and model.model_id in text)
+        _save(self._browser, self._folder, "model")
+
     def sweep(self, run: Run) -> None:
-        """Show the sweep's own run: what it is, its children, its tags and its description."""
+        """Show the description of the sweep's own run, with a report's figure."""
         self._open(f"/experiments/{self._experiment_id}/runs/{run.info.run_id}")
-        self._wait(lambda text: run.info.run_name in text and "Child runs" in text)
-        _save(self._browser, self._folder, "sweep")
+        self._wait(lambda text: run.info.run_name in text and "Child runs" in text and "Show more" in text)
+        self._browser.find_element(By.XPATH, "//*[text()='Show more']").click()
+        loaded = "return Array.from(document.images).every(image => image.complete)"
+        self._until(lambda browser: browser.execute_script(loaded))
+        _save(self._browser, self._folder, "sweep", DESCRIPTION)
 
     def compared(self, name: str, runs: list[Run]) -> None:
         """Compare runs: parallel coordinates over the differing settings and METRICS, and the table of values."""
@@ -193,8 +201,9 @@ class Pages:
             raise UserError(f"{self._browser.current_url} does not show the runs; see failed.png") from error
 
 
-def _save(browser: "webdriver.Chrome", folder: Path, name: str) -> None:
+def _save(browser: "webdriver.Chrome", folder: Path, name: str, width: int | None = None) -> None:
     picture = Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    picture = picture.crop((0, 0, width or picture.width, picture.height))
     path = folder / f"{name}.png"
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")

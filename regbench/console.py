@@ -221,13 +221,13 @@ def print_models(console: Console, models: Mapping[str, str]) -> None:
         console.print(f"  models:/{model_id}  {name}")
 
 
-def print_store(console: Console, store: Store) -> None:
-    """Print where the runs are, and how to look at them."""
+def print_store(console: Console, store: Store, page: str) -> None:
+    """Print where the runs are, and how to look at them; `page` is the end of the address of their page."""
     uri = without_password(store.uri)
     if store.uri.startswith("http"):
-        look = f"at: {uri.rstrip('/')}/#/experiments/{store.experiment_id}/runs"
+        look = f"at: {uri.rstrip('/')}/{page}"
     else:
-        look = f"with: mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        look = f"with: mlflow ui --backend-store-uri {shlex.quote(uri)}, at: http://127.0.0.1:5000/{page}"
     console.print(f'MLflow: experiment "{store.experiment}" in {uri}; look {look}')
     if store.files:
         console.print(

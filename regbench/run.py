@@ -45,7 +45,8 @@ def run_plan(
     kept. Raises what `_train_all` raises.
     """
     with _interruptible():
-        show = partial(Progress, console=console, verbose=verbose)
+        lines = partial(Progress, console=console, verbose=verbose)
+        show = jupyter.Progress if jupyter.is_running() and not verbose else lines
         plan, results = _train_all(plan, data, store, engine, console, name, weights, show)
         print_results(console, plan, results)
         _log_models(plan, results, data, store, console)
@@ -60,7 +61,7 @@ def _train_all(
     console: Console,
     name: str,
     weights: str,
-    show: Callable[..., Progress],
+    show: Callable[..., Shown],
 ) -> tuple[Plan, dict[str, Result]]:
     """Train what is to be trained and write it to the store; return the plan at the end, and results by trial key.
 
@@ -79,8 +80,6 @@ def _train_all(
                 return plan, {result.trial.key: result for result in _kept(plan)}
             context = schema.SweepContext(plan.sweep, data, engine.device_name, engine.name, weights)
             parent = opened.enter_context(SweepRun(store, context, name, console.print))
-        lines = partial(Progress, console=console, verbose=verbose)
-        show = jupyter.Progress if jupyter.is_running() and not verbose else lines
         results: dict[str, Result] = {}
         recorded: Mapping[str, float] = {}
         while plan.trials:

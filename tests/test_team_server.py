@@ -117,6 +117,8 @@ def test_its_networks_are_loaded_from_the_server(server, run_here, monkeypatch):
     for address in addresses:
         logits = mlflow.pytorch.load_model(address)(torch.zeros(3, 3, 32, 32))
         assert logits.shape == (3, 10)
+    experiment = Store("models").experiment_id
+    assert f"at: {server}/#/experiments/{experiment}/runs?viewStateShareKey=regbench" in text
 
 
 def test_killed_in_mid_sweep_the_same_command_continues(server, environment, run_here, monkeypatch):

@@ -116,10 +116,11 @@ def train(prepared: Prepared, options: TrainingOptions, sweep: Sweep, name: str)
         return SweepResult(store, sweep)
     # late: torch and MLflow take seconds to import, and neither a plan nor a mistake needs them
     from regbench.run import run_plan
+    from regbench.tracking import view
     from regbench.training import checkpoint
 
     checkpoint.seconds_between()  # a bad setting is refused before anything is written
     checkpoint.clean()
     results = run_plan(plan, images, store, engine, console, f"{name} {images.name}", options.verbose, options.weights)
-    printing.print_store(console, store)
+    printing.print_store(console, store, view.save(store))
     return SweepResult(store, sweep, tuple(results))
