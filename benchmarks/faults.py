@@ -57,7 +57,7 @@ def main(kills: int, signals: str, engine: str, seed: int, folder: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     calm, disturbed = folder / "calm", folder / "disturbed"
     begin = time.monotonic()
-    command = [sys.executable, "-m", "regbench", "sweep", *SWEEP, f"--engine={engine}"]
+    command = [sys.executable, "-m", "regbench", "sweep", *SWEEP, f"--engine={engine}", "--report=none"]
     if engine == SEQUENTIAL:
         command.append("--jobs=2")
     _finish(command, calm, console)

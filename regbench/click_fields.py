@@ -121,9 +121,13 @@ def call(function: Callable, declared: type, values: Mapping[str, object]) -> ob
 
 
 def options(declared: type, *more: type) -> list[Field]:
-    """Return the fields of dataclasses that are options, in the order in which they are shown."""
+    """Return the fields of dataclasses that are options, in the order in which they are shown.
+
+    Those of the class from which `declared` comes in the end, which several commands share, are the last.
+    """
     own = {one.name for one in _options(declared)}
-    inherited = [one for base in declared.__mro__[1:] if is_dataclass(base) for one in _options(base)]
+    *_, root = [base for base in declared.__mro__ if is_dataclass(base)]
+    inherited = _options(root) if root is not declared else []
     first = [one for one in _options(declared) if one.name not in {base.name for base in inherited}]
     others = [one for cls in more for one in _options(cls) if one.name not in own]
     return [*first, *others, *inherited]

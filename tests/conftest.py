@@ -24,8 +24,8 @@ from regbench.training import single, stack
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = "tests.networks:Tiny"
-# most tests of sweeps are not about the fresh seeds
-GRID_ALONE = {"confirm": 0}
+# most tests of sweeps are not about the fresh seeds, nor about the report
+GRID_ALONE = {"confirm": 0, "report": "none"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -75,6 +75,7 @@ def _command(setting: Setting, **options: object) -> list[str]:
         "device": setting.device,
         "engine": "stacked",
         "confirm": 0,
+        "report": "none",
     } | options
     return [sys.executable, "-m", "regbench", "sweep", *(f"--{name}={value}" for name, value in given.items())]
 

@@ -1,14 +1,51 @@
-"""`sweep`: regularizers x lams x seeds, trained and tracked (`mlflow run . -P reg=l2`)."""
+"""`sweep`: regularizers x lams x seeds, trained and tracked, and the report on them (`mlflow run . -P reg=l2`)."""
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-from regbench.api import sweeps
+import click
+
+from regbench.api import parsing, sweeps
+from regbench.api.result import SweepResult
 from regbench.api.sweeps import SweepOptions
-from regbench.click_fields import command
+from regbench.click_fields import command, option
+from regbench.commands import report as reports
+from regbench.errors import TrackingError, UserError, without_password
 from regbench.trial import Recipe
 
+NO_REPORT = "none"
 
-@command(SweepOptions, Recipe)
-def main(options: SweepOptions, **chosen: object) -> None:
-    """Train regularizers x lams x seeds and track every trial in MLflow."""
-    sys.exit(int(sweeps.run(options, **chosen).failed > 0))
+
+def _folder(text: str) -> Path | None:
+    return None if text == NO_REPORT else parsing.folder("report")(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions(SweepOptions):
+    """The options of the command beside those of the function: what it leaves at its end."""
+
+    report: Path | None = option(
+        reports.OUT, _folder, f"Folder for the report on the sweep, when it has ended; {NO_REPORT}: no report."
+    )
+
+
+@command(CommandOptions, Recipe)
+def main(options: CommandOptions, **chosen: object) -> None:
+    """Train regularizers x lams x seeds and track every trial in MLflow; write the report on them."""
+    if options.report and options.report.exists() and not options.report.is_dir():
+        raise UserError(f"report={str(options.report)!r} is a file; give a folder, or {NO_REPORT} for no report")
+    result = sweeps.run(options, **chosen)
+    if options.report and result.results:
+        _report(result, options.report)
+    sys.exit(int(result.failed > 0))
+
+
+def _report(result: SweepResult, folder: Path) -> None:
+    """Write the report and print its first paragraph: what was found, or the command that finds it."""
+    try:
+        report = result.report(folder)
+    except (UserError, TrackingError) as error:  # the trials are there all the same
+        click.echo(f"no report: {without_password(str(error))}")
+    else:
+        reports.tell(report)
