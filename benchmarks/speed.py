@@ -387,9 +387,8 @@ def save(out: Path, result: pd.DataFrame, raw: pd.DataFrame, text: str) -> None:
 
 def _instructions() -> str:
     """Return the instruction sets of this CPU that matter here."""
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text(errors="replace").split() if path.exists() else []
-    return ", ".join([torch.backends.cpu.get_cpu_capability(), *(x for x in ("avx512_bf16", "amx_bf16") if x in flags)])
+    matter = sorted({"avx512_bf16", "amx_bf16"} & provenance.instructions())
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *matter])
 
 
 def _wait(device: torch.device) -> None:

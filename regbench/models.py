@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Mapping
 
+from torch import Tensor, nn
+
 from regbench import stages
 from regbench.data.images import Images
 from regbench.errors import TrackingError, UserError
@@ -11,6 +13,7 @@ from regbench.results import Result
 from regbench.tracking import finished, logged_models, retry, settings
 from regbench.tracking.finished import FinishedTrial
 from regbench.tracking.store import Store
+from regbench.training.restored import restored
 from regbench.trial import Sweep, Trial
 
 
@@ -54,7 +57,7 @@ def candidates(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, Re
     `lams` are the chosen ones by method; if there are none, as in a grid alone, those that the grid would choose. Trials
     that failed or diverged are left out.
     """
-    lams = lams or {method: choice.lam for method, choice in stages.choices(sweep, results).items()}
+    lams = lams or _would_be_chosen(sweep, results)
     cells: dict[str, list[Result]] = {}
     for result in results.values():
         trial = result.trial
@@ -63,6 +66,18 @@ def candidates(sweep: Sweep, lams: Mapping[str, float], results: Mapping[str, Re
         ):
             cells.setdefault(sweep.cell(trial), []).append(result)
     return {cell: [result.trial for result in sorted(members, key=_rank)] for cell, members in cells.items()}
+
+
+def _restored(trial: Trial, num_classes: int, tensors: Mapping[str, Tensor]) -> nn.Module:
+    recipe = trial.recipe
+    return restored(recipe.model, num_classes, trial.seed, recipe.precision, tensors)
+
+
+def _would_be_chosen(sweep: Sweep, results: Mapping[str, Result]) -> dict[str, float]:
+    try:
+        return {method: choice.lam for method, choice in stages.choices(sweep, results).items()}
+    except ValueError:  # nothing was held out for validation, by which one of several lams would be chosen
+        return {}
 
 
 def _rank(result: Result) -> tuple[float, int]:
@@ -75,7 +90,7 @@ def _log(
 ) -> str:
     def attempt() -> tuple[str, logged_models.NotLogged | None]:
         try:
-            model_id = logged_models.log(store, sweep, trial, run.run_id, data)
+            model_id = logged_models.log(store, sweep, trial, run.run_id, data, _restored)
         except logged_models.NotLogged as error:  # which a retry does not change
             return "", error
         if parent:

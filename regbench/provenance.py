@@ -34,6 +34,15 @@ def processor() -> str:
     return next(models, "") or platform.processor() or platform.machine()
 
 
+def instructions() -> set[str]:
+    """Return the sets of instructions by which this machine's processor multiplies, as far as they are known."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace").split()
+    except OSError:  # not Linux
+        return set()
+    return {flag for flag in flags if flag.startswith(("avx2", "avx512", "amx"))}
+
+
 def _git(*args: str) -> str | None:
     """Return what git prints about this project's own checkout; None without git or outside a checkout."""
     root = Path(__file__).resolve().parent.parent

@@ -1,6 +1,7 @@
 """A command's options as the keywords of a Python function: the same names, checks and defaults, declared once."""
 
 import difflib
+import importlib.util
 import inspect
 import re
 import sys
@@ -98,13 +99,21 @@ def _import_path(name: str, cls: type) -> str:
         return cls.name
     if package == "regbench.networks" and module in PACKAGED:
         return module
-    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__ or cls.__module__ not in sys.modules:
+    if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__ or not _can_be_found(cls.__module__):
         raise UserError(
             f"{name}: {cls.__name__} is written in the notebook or script itself, or within a function, where other "
             f"processes cannot import it and nothing tells later what was trained: put it into a file, as mine.py (in a "
             f"notebook by %%writefile mine.py), and give {name}='mine:{cls.__name__}'"
         )
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _can_be_found(module: str) -> bool:
+    # not among those that are imported: an edited one is forgotten, and imported again later
+    try:
+        return module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _check_name(function: str, name: str, accepted: list[str]) -> None:

@@ -15,7 +15,7 @@ from regbench.tracking.store import Store
 
 if TYPE_CHECKING:  # they take seconds to import
     from mlflow.entities import Run
-    from torch import Tensor, nn
+    from torch import nn
 
 
 def load(run_id: str) -> nn.Module:
@@ -70,20 +70,18 @@ def _weights(store: Store, run: Run) -> Path:
     missing: list[str] = []
     path = artifact(store, run.info.artifact_uri, f"{schema.WEIGHTS}/{schema.MODEL}", missing)
     if path is None:
-        raise UserError(
-            f"run_id={run.info.run_id!r} has no weights: {missing[0]} is not there; train it with rerun=true"
-        )
+        left_out = run.data.tags.get(schema.KEPT) == schema.LEFT_OUT
+        why = "they were left out, by the sweep's option weights" if left_out else f"{missing[0]} is not there"
+        raise UserError(f"run_id={run.info.run_id!r} has no weights: {why}; train it with rerun=true and weights=all")
     return path
 
 
 def _build(run: Run, path: Path) -> nn.Module:
-    import torch
     from safetensors import SafetensorError, safe_open
 
-    from regbench import networks
     from regbench.api.preprocessing import preprocess
     from regbench.training import precision
-    from regbench.training.randomness import initial_model
+    from regbench.training.restored import restored
 
     params, name = run.data.params, f"run_id={run.info.run_id!r}"
     try:
@@ -95,30 +93,20 @@ def _build(run: Run, path: Path) -> nn.Module:
             f"{name}: its weights in {path} are damaged ({one_line(error)}); train it with rerun=true"
         ) from error
     classes = tuple(classes or map(str, range(_count(run))))
-    dtype = precision.dtype(params.get("precision", "float32"))
-    model = initial_model(params["model"], len(classes), int(params["seed"]))
-    networks.move(model, torch.device("cpu"), dtype)
-    networks.set_mode(model, False)  # first: some hold other weights in evaluation, in which these were saved
-    _fill(model, tensors, f"{name}: model={params['model']!r}")
+    kind = params.get("precision", "float32")
     try:
-        model.classes, model.preprocess = classes, partial(preprocess, dtype=dtype)
-    except (AttributeError, TypeError) as error:
-        raise UserError(f"{name}: its network has something else called classes or preprocess; rename that") from error
-    return model
-
-
-def _fill(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    import torch
-
-    try:
-        # what a module saves by get_extra_state is no tensor, and not in the file
-        own = {key: value for key, value in model.state_dict().items() if not isinstance(value, torch.Tensor)}
-        model.load_state_dict(own | tensors)
-    except Exception as error:  # a network of the user's has its own load_state_dict
+        model = restored(params["model"], len(classes), int(params["seed"]), kind, tensors)
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own code
         raise UserError(
-            f"{name} does not take the weights of this run ({one_line(error)[:200]}): its class has changed since; give it "
-            "back the layers that it had"
+            f"{name}: model={params['model']!r} does not take the weights of this run ({one_line(error)[:200]}): its class "
+            "has changed since; give it back what it had"
         ) from error
+    if hasattr(model, "classes") or hasattr(model, "preprocess"):
+        raise UserError(f"{name}: its network has something else called classes or preprocess; rename that")
+    model.classes, model.preprocess = classes, partial(preprocess, dtype=precision.dtype(kind))
+    return model
 
 
 def _count(run: Run) -> int:

@@ -29,6 +29,8 @@ def preprocess(picture: object, dtype: torch.dtype = torch.float32) -> torch.Ten
 
 
 def _from_array(values: object) -> Image.Image:
+    if isinstance(values, torch.Tensor) and values.dtype != torch.uint8:  # of some types NumPy has none
+        raise UserError(f"the picture is of type {values.dtype}; give uint8, as by (255 * x).round(); {ACCEPTED}")
     array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
     shape = list(array.shape)
     if array.dtype != np.uint8:

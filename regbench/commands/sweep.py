@@ -1,5 +1,6 @@
 """`sweep`: regularizers x lams x seeds, trained and tracked, and the report on them (`mlflow run . -P reg=l2`)."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class CommandOptions(SweepOptions):
 @command(CommandOptions, Recipe)
 def main(options: CommandOptions, **chosen: object) -> None:
     """Train regularizers x lams x seeds and track every trial in MLflow; write the report on them."""
-    if options.report and options.report.exists() and not options.report.is_dir():
+    if options.report and os.path.exists(options.report) and not os.path.isdir(options.report):
         raise UserError(f"report={str(options.report)!r} is a file; give a folder, or {NO_REPORT} for no report")
     result = sweeps.run(options, **chosen)
     if options.report and result.results:

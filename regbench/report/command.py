@@ -11,7 +11,6 @@ from regbench.regularizers import REGISTRY
 from regbench.report.load import Runs
 from regbench.statistics.looks import schedule
 from regbench.tracking.schema import GRID
-from regbench.tracking.store import DEFAULT_EXPERIMENT
 from regbench.trial import BASELINE, SCOPES, Recipe, default_val_size, format_lam, seeds_option
 
 # scopes, lams, seeds, as options
@@ -66,11 +65,11 @@ def _recorded(runs: Runs, seeds: tuple[int, ...], family: int) -> str:
 
 
 def _command(options: Iterable[tuple[str, str]], runs: Runs) -> str:
-    experiment = "" if runs.experiment == DEFAULT_EXPERIMENT else runs.experiment
     recipe = runs.recipe | ({"lr": runs.rates} if runs.rates else {})
-    given = [*options, *_recipe(recipe), ("experiment", experiment)]
-    words = [f"-P {shlex.quote(f'{name}={value}')}" for name, value in given if value]
-    return " ".join(["mlflow run . --env-manager=local", *words])
+    # named, since what it is by default depends on how a sweep is started
+    given = [*options, *_recipe(recipe), ("experiment", runs.experiment)]
+    words = [shlex.quote(f"--{name}={value}") for name, value in given if value]
+    return " ".join(["regbench sweep", *words])
 
 
 def _recipe(recipe: dict[str, str]) -> list[tuple[str, str]]:

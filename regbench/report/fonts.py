@@ -37,9 +37,14 @@ def describe_missing(language: str) -> str:
     if can_write(language):
         return ""
     return gettext(
-        "The figures are labelled in English, since no font of this language is installed here: install one, as with "
-        "`apt-get install fonts-noto-cjk` (Debian, Ubuntu, Colab), and make the report again."
+        "The pictures (PNG, SVG) are labelled in English, since no font of this language is installed here: install one, "
+        "as with `apt-get install fonts-noto-cjk` (Debian, Ubuntu, Colab), and make the report again."
     )
+
+
+def look_again() -> None:
+    """Have the next report see what was installed since the last one was made in this process."""
+    _all_names.cache_clear()
 
 
 @cache

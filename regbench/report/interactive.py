@@ -15,7 +15,7 @@ from regbench.report.inputs import Material
 from regbench.report.language import gettext, ngettext
 from regbench.report.load import CURVES
 from regbench.report.pairs import TEST, Fresh
-from regbench.report.text import in_words
+from regbench.report.text import in_words, number
 from regbench.report.vega import Chart, Control
 from regbench.statistics.verdict import MARGIN
 from regbench.tracking.schema import GRID
@@ -66,12 +66,14 @@ def forest(material: Material) -> Chart | None:
             "regularizer": method, "lam": lam, "seeds": interval.n, "difference": 100 * interval.mean,
             "low": 100 * interval.low if interval.bounded else math.nan,
             "high": 100 * interval.high if interval.bounded else math.nan,
-            "p": found.p_adjusted if interval.bounded else math.nan, "verdict": in_words(found.verdict),
+            "lower": number(100 * interval.low if interval.bounded else math.nan, "+.2f"),
+            "upper": number(100 * interval.high if interval.bounded else math.nan, "+.2f"),
+            "p": number(found.p_adjusted if interval.bounded else math.nan, ".3f"), "verdict": in_words(found.verdict),
             "label": f"{_line(method)} lam={lam}\n{seeds}: {in_words(found.verdict)}",
         })  # fmt: skip
     tooltip = vega.tooltip(
         regularizer=gettext("regularizer"), lam="lam", seeds=gettext("seeds"), difference=gettext("difference, pp"),
-        low=gettext("interval from"), high=gettext("interval to"), p=gettext("adjusted p"), verdict=gettext("verdict"),
+        lower=gettext("interval from"), upper=gettext("interval to"), p=gettext("adjusted p"), verdict=gettext("verdict"),
     )  # fmt: skip
     axis = {"title": None, "labelExpr": r"split(datum.label, '\n')", "labelLimit": 190, "grid": False, "ticks": False}
     place = {"field": "label", "type": "nominal", "sort": None, "axis": axis}
@@ -194,6 +196,7 @@ def _against_lam(material: Material, metric: str, prefix: str, caption: str, tit
         vega.picked({"transform": [*inside, {"filter": "datum.chosen"}],
                      "mark": {"type": "point", "shape": "circle", "filled": False, "size": 260, "strokeWidth": 1.5},
                      "encoding": place | colour}),
+        *vega.edge(seeds, {"x": x, "y": vega.number("shown", title)} | colour | of_seed, "seeds", size=30),
         *vega.edge(cells, place | colour),
     ]  # fmt: skip
     return Chart(caption, vega.spec(layers, pick=True), {vega.TABLE: cells, "seeds": seeds, "base": base})

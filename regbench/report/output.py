@@ -28,8 +28,7 @@ def writing(folder: Path, names: Collection[str]) -> Iterator[None]:
         path = folder / name
         if (path.exists() or path.is_symlink()) and not earlier and not _is_ours(path, (known or {}).get(name)):
             raise UserError(
-                f"{path} is not as regbench has written it and would be overwritten: move it away, or give another folder "
-                "with out=<name>"
+                f"{path} is not as regbench has written it and would be overwritten: move it away, or give another folder"
             )
     known = known or {}
     _keep(folder, known | dict.fromkeys(names, ""))

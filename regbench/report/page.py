@@ -120,7 +120,7 @@ def _figures(
         elif token.type == "table_close":
             yield _html("</table>\n</div></div>\n")
         elif image := _image(tokens[index : index + 3]):
-            address, alt = unquote(str(image.attrs["src"])), Markup.escape(image.content)
+            address, alt = unquote(str(image.attrs["src"])), _alternative(image, converter)
             under = [part for part in tokens[index + 4].children or () if part.tag != "em"]
             caption = converter.renderer.renderInline(under, converter.options, {})
             if address not in charts:
@@ -139,6 +139,10 @@ def _figures(
                     part.attrSet("href", str(part.attrs["href"]).removesuffix(output.REPORT) + output.PAGE)
             yield token
         index += 1
+
+
+def _alternative(image: Token, converter: MarkdownIt) -> str:
+    return Markup.escape(converter.renderer.renderInlineAsText(image.children or (), converter.options, {}))
 
 
 def _picture(content: bytes, alt: str, caption: str) -> str:

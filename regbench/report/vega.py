@@ -18,8 +18,8 @@ Spec = dict[str, Any]
 DIGITS = 4  # significant ones of an embedded number
 TABLE = "table"  # the name of a chart's only table in its specification
 PADDING = 10  # pixels between the outermost values and the edge
-TEXTS = ("regularizer", "lam", "verdict")  # columns
-FORMS = {"seed": ",", "seeds": ",", "epoch": ",", "count": ",", "p": ".3f"}
+TEXTS = ("regularizer", "lam", "verdict", "lower", "upper", "p")  # columns
+FORMS = {"seed": ",", "seeds": ",", "epoch": ",", "count": ","}
 BELOW = "below"  # the name of the values that lie so far below `none` that they are drawn at the edge
 
 
@@ -69,12 +69,13 @@ def with_edge(table: pd.DataFrame, name: str, floor: float) -> pd.DataFrame:
     return table.assign(shown=table[name].clip(lower=floor), **{BELOW: (table[name] < floor).astype(int)})
 
 
-def edge(table: pd.DataFrame, encoding: Spec) -> list[Spec]:
-    """Return the layer of the values below the floor, which point down, if there are some."""
+def edge(table: pd.DataFrame, encoding: Spec, name: str = TABLE, size: int = 90) -> list[Spec]:
+    """Return the layer of the values below the floor, which point down, if there are some; `name` is the table's."""
     if not table[BELOW].any():
         return []
-    mark = {"type": "point", "shape": "triangle-down", "filled": True, "size": 90}
-    return [picked({"transform": [{"filter": f"datum.{BELOW}"}], "mark": mark, "encoding": encoding})]
+    mark = {"type": "point", "shape": "triangle-down", "filled": True, "size": size}
+    below = [{"filter": f"datum.{BELOW}"}]
+    return [picked({"data": {"name": name}, "transform": below, "mark": mark, "encoding": encoding})]
 
 
 def picked(layer: Spec, opacity: float = 1.0) -> Spec:

@@ -9,6 +9,13 @@ from pathlib import Path
 
 from regbench.tracking.schema import HISTOGRAMS
 
+# of the process: with this one's path, in which the package was found, and without its interruptions from the first line on
+CODE = """import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+sys.path[:] = {}
+from regbench.tracking import pictures
+pictures.serve()"""
 log = logging.getLogger(__name__)
 
 
@@ -29,12 +36,11 @@ class Drawer:
             return
         try:
             if self._process is None:
-                # with this process's path, in which the package was found
-                code = (
-                    f"import sys; sys.path[:] = {sys.path!r}; from regbench.tracking import pictures; pictures.serve()"
-                )
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    [sys.executable, "-c", CODE.format([*map(str, sys.path)])],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
                 )
             self._asked.append(folder)
             self._process.stdin.write(json.dumps([str(folder), title]) + "\n")
@@ -44,15 +50,17 @@ class Drawer:
 
     def wait(self, folder: Path, title: str) -> None:
         """Return when the pictures of `folder` are drawn; they are asked for if they were not."""
-        if folder not in self._asked and not (folder / HISTOGRAMS).exists():
+        if folder not in list(self._asked) and not (folder / HISTOGRAMS).exists():
             self.ask(folder, title)
-        while folder in self._asked and not self._lost:
-            answer = self._process.stdout.readline()
-            if not answer:
-                self._lose("the process that draws them has ended")
+        # copies, since results are asked for in another thread meanwhile
+        while folder in list(self._asked) and not self._lost:
+            try:
+                complaints = json.loads(self._process.stdout.readline())
+            except ValueError:  # it has ended, or something else prints there
+                self._lose("the process that draws them does not answer")
                 return
             self._asked.popleft()
-            for complaint in json.loads(answer):
+            for complaint in complaints:
                 log.warning(complaint)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +17,13 @@ from mlflow.types import Schema, TensorSpec
 from safetensors.torch import load_file
 from torch import nn
 
-from regbench import networks
 from regbench.data.images import SIDE, Images
 from regbench.errors import one_line
 from regbench.tracking import schema, writer_process
 from regbench.tracking.store import Store
 from regbench.trial import Sweep, Trial, format_lam
+
+Restored = Callable[[Trial, int, Mapping[str, torch.Tensor]], nn.Module]
 
 TYPE = "image classifier"
 INPUT = f"RGB images [N, 3, {SIDE}, {SIDE}], each pixel divided by 255, so that it is in [0, 1]"
@@ -37,8 +39,10 @@ class NotLogged(Exception):
     """A network that cannot be logged; the message says why."""
 
 
-def log(store: Store, sweep: Sweep, trial: Trial, run_id: str, data: Images) -> str:
+def log(store: Store, sweep: Sweep, trial: Trial, run_id: str, data: Images, restored: Restored) -> str:
     """Return the id of the logged model of a finished trial, `run_id` its run; one is made if there is none.
+
+    `restored` gives a trial's network for so many classes from its saved tensors, in evaluation mode on the CPU.
 
     Any failure leaves what the next call completes. Raises NotLogged, and what MLflow raises where the store fails.
     """
@@ -47,7 +51,7 @@ def log(store: Store, sweep: Sweep, trial: Trial, run_id: str, data: Images) -> 
     if model is None or model.status != LoggedModelStatus.READY:
         with tempfile.TemporaryDirectory(prefix="regbench-model-") as temporary:
             folder = Path(temporary)
-            network, example = _network(client, run_id, trial, data, folder)
+            network, example = _network(client, run_id, trial, data, folder, restored)
             written = export(network, example, _metadata(trial, data), folder / FOLDER)
             model = model or _create(client, experiment_id, sweep, trial, run_id)
             # what it is loaded by says where it is from
@@ -101,7 +105,7 @@ def _metrics(run: Run, model_id: str) -> list[Metric]:
 
 
 def _network(
-    client: MlflowClient, run_id: str, trial: Trial, data: Images, folder: Path
+    client: MlflowClient, run_id: str, trial: Trial, data: Images, folder: Path, restored: Restored
 ) -> tuple[nn.Module, torch.Tensor]:
     """Return a trial's network with the weights of its run, in evaluation mode on the CPU, and two images for it."""
     name = f"{schema.WEIGHTS}/{schema.MODEL}"
@@ -110,10 +114,7 @@ def _network(
     path = client.download_artifacts(run_id, name, str(folder))
     dtype = torch.float64 if trial.recipe.precision == "float64" else torch.float32
     try:
-        network = networks.build(trial.recipe.model, len(data.classes))
-        networks.move(network, torch.device("cpu"), dtype)
-        network.load_state_dict(load_file(path))
-        networks.set_mode(network, False)
+        network = restored(trial, len(data.classes), load_file(path))
     except Exception as error:  # a damaged file, or what the user's own code raises
         raise NotLogged(f"its weights cannot be loaded back ({_reason(error)})") from error
     return network, torch.from_numpy(data.test_images[:2]).to(dtype) / 255

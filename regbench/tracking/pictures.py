@@ -7,7 +7,6 @@ They are drawn from a run's files, without torch: see drawer, which has a proces
 import csv
 import json
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -44,8 +43,6 @@ def serve() -> None:
 
     It ends with its input: so when the process that asks ends, however it ends, and no sooner.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     for line in sys.stdin:
         folder, title = json.loads(line)
         print(json.dumps(draw(Path(folder), title)), flush=True)

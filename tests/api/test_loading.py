@@ -81,7 +81,8 @@ def test_a_picture_becomes_what_the_data_sets_images_become(tmp_path):
     [
         ("nowhere.png", "nowhere.png cannot be read (No such file"),
         (np.zeros((32, 32)), "the picture is of type float64; give uint8, as by (255 * x).round(); accepted: a path"),
-        (torch.rand(3, 32, 32), "the picture is of type float32; give uint8"),
+        (torch.rand(3, 32, 32), "the picture is of type torch.float32; give uint8"),
+        (torch.rand(3, 32, 32).bfloat16(), "the picture is of type torch.bfloat16; give uint8"),
         (np.zeros((2, 3, 32, 32), np.uint8), "the picture has the shape [2, 3, 32, 32]; accepted: .*, one at a time"),
         (np.zeros((0, 5), np.uint8), "the picture has the shape [0, 5]"),
         (np.zeros((5, 6, 7), np.uint8), "the picture has the shape [5, 6, 7]"),
@@ -126,7 +127,7 @@ def test_it_is_told_what_cannot_be_loaded(run_id, elsewhere):
         regbench.load(run_id)
     path.unlink()
     with pytest.raises(
-        regbench.UserError, match=r"has no weights: .*model.safetensors is not there; train it with rerun"
+        regbench.UserError, match=r"has no weights: .*model.safetensors is not there; train it with rerun=true"
     ):
         regbench.load(run_id)
     client.set_tag(run_id, schema.KIND, "trial")
@@ -153,3 +154,23 @@ def test_without_a_store_there_is_no_run(elsewhere):
     with pytest.raises(regbench.UserError, match="is no run of the store"):
         regbench.load("0123")
     assert not list(elsewhere.iterdir())
+
+
+def test_it_is_told_why_weights_are_missing_and_whose_names_are_taken(elsewhere, monkeypatch):
+    left_out = regbench.sweep(**OPTIONS, model=TINY, baseline=False, weights="none").trials["run_id"].item()
+    with pytest.raises(regbench.UserError, match=r"they were left out, .*; train it with rerun=true and weights=all"):
+        regbench.load(left_out)
+    source = (
+        "from tests.networks import Tiny\n\n\nclass Named(Tiny):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(num_classes)\n        self.classes = num_classes\n"
+    )
+    (elsewhere / "naming_net.py").write_text(source)
+    monkeypatch.syspath_prepend(elsewhere)
+    run_id = regbench.sweep(**OPTIONS, model="naming_net:Named", baseline=False).trials["run_id"].item()
+    with pytest.raises(regbench.UserError, match="has something else called classes or preprocess; rename that"):
+        regbench.load(run_id)
+    (elsewhere / "naming_net.py").write_text(source.replace("num_classes):", "num_classes, width):"))
+    with pytest.raises(
+        regbench.UserError, match=r"does not take the weights of this run .*: its class has changed since"
+    ):
+        regbench.load(run_id)

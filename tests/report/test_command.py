@@ -21,9 +21,9 @@ def lines(runs, confirm: int = 0) -> list[str]:
 def options(line: str) -> dict[str, str]:
     """Return a command's options, each of which must be one of the sweep's."""
     words = shlex.split(line)
-    assert words[:4] == ["mlflow", "run", ".", "--env-manager=local"]
-    assert set(words[4::2]) == {"-P"}
-    found = dict(word.split("=", 1) for word in words[5::2])
+    assert words[:2] == ["regbench", "sweep"]
+    assert all(word.startswith("--") for word in words[2:])
+    found = dict(word[2:].split("=", 1) for word in words[2:])
     assert set(found) <= {param.name for param in sweep.main.params}
     return found
 
@@ -111,14 +111,14 @@ def test_a_scope_of_patterns_is_quoted_for_the_shell():
     runs = grid({"none": {0.0: [70]}, "l1 scope=conv[12].*,l3.weight": {0.1: [70]}})
     runs.trials["regularizer"] = runs.trials["method"].str.partition(" scope=")[0]
     (line,) = lines(runs, 40)
-    assert "'scope=conv[12].*,l3.weight'" in line
+    assert "'--scope=conv[12].*,l3.weight'" in line
     assert options(line)["scope"] == "conv[12].*,l3.weight"
 
 
 def test_of_the_recipe_only_what_is_not_the_default_is_given():
     runs = grid({"none": {0.0: [70]}, "l1": {0.1: [70]}})
     plain = options(lines(with_recipe(runs, epochs="30", lr="0.01"), 40)[0])
-    assert set(plain) == {"reg", "lam", "seeds", "confirm", "dataset", "train_size"}
+    assert set(plain) == {"reg", "lam", "seeds", "confirm", "dataset", "train_size", "experiment"}
     other = options(lines(with_recipe(runs, lr="0.5", val_size="0", model="a.b:C"), 40)[0])
     assert (other["lr"], other["val_size"], other["model"]) == ("0.5", "0", "a.b:C")
 
@@ -130,6 +130,6 @@ def test_a_folder_of_images_is_left_to_be_filled_in_and_the_experiment_is_named(
 
 
 def test_a_command_is_code_that_can_be_copied_as_it_is():
-    line = "mlflow run . --env-manager=local -P 'scope=conv[12].*,l?.weight' -P train_size=100"
+    line = "regbench sweep '--scope=conv[12].*,l?.weight' --train_size=100"
     assert text.code(line) == f"`{line}`"
     assert "`" not in text.code("l1 scope=a|b")  # would be two cells of a table

@@ -12,8 +12,8 @@ from regbench.report.text import bounds, difference, hundredths, level, percent
 from regbench.statistics.paired import Interval
 from tests.report.sweeps import fresh, grid
 
-COMMAND = "mlflow run . --env-manager=local -P reg=l1 -P lam=1e-4,1e-3 -P seeds=0-2 -P confirm={} -P dataset=digits"
-REST = "-P train_size=1437 -P epochs=20"
+COMMAND = "regbench sweep --reg=l1 --lam=1e-4,1e-3 --seeds=0-2 --confirm={} --dataset=digits"
+REST = "--train_size=1437 --epochs=20 --experiment=regbench"
 
 
 def said(runs: Runs) -> str:
@@ -129,7 +129,7 @@ def test_a_grid_that_is_too_small_to_choose_and_to_judge():
 
 def test_grids_of_different_lams_take_more_than_one_command():
     cells = {"none": {0.0: [70] * 3}, "l1": {1e-4: [72] * 3, 1e-3: [70] * 3}, "l2": {1e-2: [70] * 3}}
-    assert "-P reg=l1 -P lam=1e-4,1e-3 " in said(grid(cells))
+    assert "--reg=l1 --lam=1e-4,1e-3 " in said(grid(cells))
     assert said(grid(cells)).endswith("; then `l2` in the same way, with their own lams and scope.")
 
 

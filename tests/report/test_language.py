@@ -252,7 +252,8 @@ def test_figures_are_labelled_in_japanese_where_there_is_a_font(in_japanese, sav
 def test_figures_stay_english_without_a_font_and_the_report_says_what_to_install(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(fonts, "FAMILIES", {JAPANESE: ("No such font",)})
     shown = build.write([whole()], tmp_path).read_text(encoding="utf-8")
-    assert "* 日本語フォントが見つからないため、図の文字は英語のままである。`apt-get install fonts-noto-cjk`" in shown
+    (said,) = (line for line in shown.splitlines() if line.startswith("* 日本語フォントが見つからないため"))
+    assert "`apt-get install fonts-noto-cjk`" in said
     assert {"epoch", "mean test accuracy, %"} <= set(labels(saved).splitlines())
     assert not JAPANESE_LETTER.search(labels(saved))
     assert "*選ばれた lam での `none` との差*" in shown  # captions are part of the text

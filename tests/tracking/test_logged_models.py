@@ -14,6 +14,7 @@ from mlflow.models import Model
 from rich.console import Console
 from safetensors.torch import load_file
 
+import regbench
 from regbench import models, networks
 from regbench import plan as planning
 from regbench.engines import select
@@ -258,3 +259,17 @@ def test_weights_are_kept_of_those_that_were_asked_for(recipe, images, weights):
 def test_a_grid_alone_has_chosen_at_its_end_and_keeps_all(sweep, images):
     context = schema.SweepContext(sweep, images, "cpu", "sequential", "chosen")
     assert all(map(context.keeps_weights, sweep.trials))
+
+
+def test_where_nothing_is_held_out_a_grid_alone_has_no_choice(recipe, images):
+    told = train(grid(replace(recipe, val_size=0), cells(["l1"], [1e-3, 0.5]), [0]), images)
+    assert set(logged()) == {"none"} and "not logged" not in told
+
+
+def test_a_network_that_changes_for_evaluation_is_the_one_that_was_trained(recipe, images, loading):
+    train(grid(replace(recipe, model="tests.networks:Merges"), cells(["none"], None), [0]), images)
+    (model,) = logged().values()
+    network, batch = regbench.load(model.source_run_id), pixels(images)[:5]
+    with torch.no_grad():
+        expected = network(batch)
+        torch.testing.assert_close(mlflow.pytorch.load_model(f"models:/{model.model_id}")(batch), expected)

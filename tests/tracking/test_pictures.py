@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -136,3 +137,16 @@ def test_many_bars_are_drawn_as_their_shares_and_few_as_they_are(tmp_path):
         left, right = inside[:, : inside.shape[1] // 2 - 20], inside[:, inside.shape[1] // 2 + 20 :]
         assert left.max() < 140  # full
         assert right.min() == 255  # empty
+
+
+def test_an_odd_path_does_no_harm_and_what_else_is_printed_only_loses_pictures(folder, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    with closing(Drawer()) as drawer:
+        drawer.wait(folder, "first")
+        assert drawn(folder) == {"histograms.png", "out.png"}
+    (tmp_path / "sitecustomize.py").write_text("print('hello')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (folder / "histograms.png").unlink()
+    with closing(Drawer()) as drawer:
+        drawer.wait(folder, "second")
+    assert "pictures of weights are left out: the process that draws them does not answer" in caplog.text
