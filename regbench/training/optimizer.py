@@ -110,8 +110,9 @@ class Optimizer:
     def dense_input(self, h: Tensor) -> Tensor:
         """Return what the dense layers of K networks get in training instead of their input h [K, N, ...]."""
         parts = []
-        for group in self.groups:
-            part = h[group.rows]
+        # not sliced, whose gradient would be written into zeros once more
+        sizes = [group.rows.stop - group.rows.start for group in self.groups]
+        for group, part in zip(self.groups, h.split(sizes) if len(sizes) > 1 else [h], strict=True):
             if group.acts("dense_input"):
                 uniform = group.streams["dense_input"].uniform(part.shape)
                 found = group.call(group.regularizer.dense_input, part, group.column(part), uniform)

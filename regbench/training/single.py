@@ -38,7 +38,7 @@ class Training:
         self.average = average.begin(trial.recipe, self.tensors)
         self.best = Best({name: w[None] for name, w in self.tensors.items()}) if trial.recipe.val_size else None
         if self.optimizer.changes_dense_inputs:
-            dense.attach(self.model, lambda h: self.optimizer.dense_input(h[None])[0])
+            dense.attach(self.model, lambda h: self.optimizer.dense_input(h[None]).squeeze(0))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [N, C] of images uint8 [N, 3, 32, 32]."""
