@@ -132,6 +132,20 @@ def folder(option: str) -> Callable[[str], Path]:
     return path
 
 
+def report_folder(option: str, otherwise: str = "") -> Callable[[str], Path]:
+    """Return the function that gives the absolute path of a folder to write into; `otherwise` ends what a file is told."""
+    absolute = folder(option)
+
+    def path(text: str) -> Path:
+        found = absolute(text)
+        # not pathlib's, which raise where a folder above cannot be searched
+        if os.path.exists(found) and not os.path.isdir(found):
+            raise UserError(f"{option}={str(found)!r} is a file; give a folder{otherwise}")
+        return found
+
+    return path
+
+
 def device(text: str) -> str:
     """Return the name of a device, whether it is there or not."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text, re.ASCII):

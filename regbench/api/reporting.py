@@ -1,6 +1,5 @@
 """The report of a sweep: its files, and what a notebook shows of them."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +40,6 @@ def write(
     """
     if lang not in LANGUAGES:
         raise UserError(f"lang={lang!r} is unknown; accepted: {', '.join(LANGUAGES)}")
-    if os.path.exists(folder) and not os.path.isdir(folder):  # pathlib's raise where a folder above cannot be searched
-        raise UserError(f"out={str(folder)!r} is a file; give a folder")
     fonts.look_again()
     with use(lang):
         materials = gather(store, sweep, condition, recipe)

@@ -65,7 +65,7 @@ class SweepResult:
         from regbench.api import keywords, parsing, reporting
 
         with keywords.plainly():
-            folder = parsing.folder("out")("report" if out is None else str(out))
+            folder = parsing.report_folder("out")("report" if out is None else str(out))
             return reporting.write(self._store, folder, self.id, lang=lang)
 
     @cached_property

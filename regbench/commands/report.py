@@ -25,7 +25,7 @@ class ReportOptions:
     sweep: str = option(ALL, parsing.identifier("sweep"), "The id of one sweep, or all.")
     recipe: str = option(ALL, parsing.identifier("recipe"), "The id of one recipe, or all, side by side.")
     condition: str = option("", click.STRING, "An MLflow filter, as in: params.regularizer != 'l1'.", name="filter")
-    out: Path = option(OUT, parsing.folder("out"), "Folder for report.md, its figures and CSV files.")
+    out: Path = option(OUT, parsing.report_folder("out"), "Folder for report.md, its figures and CSV files.")
     lang: str = option(ENGLISH, choice(*LANGUAGES), "Language of report.md and of its figures: English or Japanese.")
 
 

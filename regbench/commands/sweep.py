@@ -1,6 +1,5 @@
 """`sweep`: regularizers x lams x seeds, trained and tracked, and the report on them (`mlflow run . -P reg=l2`)."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ NO_REPORT = "none"
 
 
 def _folder(text: str) -> Path | None:
-    return None if text == NO_REPORT else parsing.folder("report")(text)
+    return None if text == NO_REPORT else parsing.report_folder("report", f", or {NO_REPORT} for no report")(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +33,6 @@ class CommandOptions(SweepOptions):
 @command(CommandOptions, Recipe)
 def main(options: CommandOptions, **chosen: object) -> None:
     """Train regularizers x lams x seeds and track every trial in MLflow; write the report on them."""
-    if options.report and os.path.exists(options.report) and not os.path.isdir(options.report):
-        raise UserError(f"report={str(options.report)!r} is a file; give a folder, or {NO_REPORT} for no report")
     result = sweeps.run(options, **chosen)
     if options.report and result.results:
         _report(result, options.report)

@@ -1,11 +1,9 @@
 """Whether a CPU has instructions for bf16; without importing torch where that is known from an earlier time."""
 
 from functools import partial
-from importlib.metadata import version
 from time import thread_time
 from timeit import timeit
 
-from regbench import provenance
 from regbench.training import measurement_cache
 
 SIDE = 256  # of the matrices by which that is told
@@ -18,10 +16,10 @@ def slowdown() -> float:
 
     It is measured in some milliseconds, once for each model of processor.
     """
-    circumstances = {"model": provenance.processor(), "torch": version("torch")}
-    known = measurement_cache.get("bf16", **circumstances)
-    if isinstance(known, float):
-        return known
+    return measurement_cache.of_processor("bf16", _measure)
+
+
+def _measure() -> float:
     import torch
 
     pairs = [[torch.rand(SIDE, SIDE).to(kind) for _ in range(2)] for kind in (torch.float32, torch.bfloat16)]
@@ -32,5 +30,4 @@ def slowdown() -> float:
     finally:
         torch.set_num_threads(threads)
     plain, rounded = (min(times) for times in zip(*rounds, strict=True))
-    measurement_cache.put("bf16", rounded / plain, **circumstances)
     return rounded / plain

@@ -6,8 +6,12 @@ the machine's name, which is another in every container.
 
 import json
 import logging
+import os
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+from regbench import provenance
 from regbench.files import atomic, cache_folder
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,23 @@ def put(kind: str, value: object, **circumstances: object) -> None:
             path.write_text(json.dumps(dict(list(known.items())[-MOST:]), indent=1))
     except OSError as error:
         log.debug("%s is not kept: %s", kind, error)
+
+
+def of_processor(kind: str, measure: Callable[[], float]) -> float:
+    """Return a number that depends on this machine's processor and on torch, measured once for both."""
+    circumstances = {
+        "model": provenance.processor(),
+        "torch": version("torch"),
+        # models of one name have others, as in clouds, and oneDNN can be told to leave some alone
+        "instructions": sorted(provenance.instructions()),
+        "most": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+    }
+    known = get(kind, **circumstances)
+    if isinstance(known, float):
+        return known
+    found = measure()
+    put(kind, found, **circumstances)
+    return found
 
 
 def _path() -> Path:

@@ -1,15 +1,12 @@
 """Whether oneDNN's matrix products, which a CPU with AVX-512 computes fastest, are products of float32 numbers."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
 
 import torch
 
-from regbench import provenance
 from regbench.training import measurement_cache
 
 # of a product's relative error: float32 has 1e-7 to 1e-6, tf32 3e-4 and bf16 2e-3
@@ -42,16 +39,10 @@ def error() -> float:
 
     It is measured once for each model of processor.
     """
-    circumstances = {
-        "model": provenance.processor(),
-        "torch": version("torch"),
-        # of which models that are told apart by nothing else have others, as in clouds
-        "instructions": sorted(provenance.instructions()),
-        "most": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
-    }
-    known = measurement_cache.get("onednn", **circumstances)
-    if isinstance(known, float):
-        return known
+    return measurement_cache.of_processor("onednn", _measure)
+
+
+def _measure() -> float:
     generator = torch.Generator().manual_seed(0)
     x, weight, slope = (
         torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
@@ -64,7 +55,6 @@ def error() -> float:
     finally:
         torch.set_float32_matmul_precision(before)
     log.debug("oneDNN's products are off by %.1e", found)
-    measurement_cache.put("onednn", found, **circumstances)
     return found
 
 
