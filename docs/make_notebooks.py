@@ -1,6 +1,7 @@
-"""Make docs/regbench.ipynb and docs/regbench.ja.ipynb: `python docs/make_notebooks.py`, after a change of the cells here.
+"""Make docs/regbench.ipynb and docs/regbench.ja.ipynb, and the badges of the READMEs that open them in Colab.
 
-Both have the same code, so that they are the same lesson. They are stored without outputs.
+`python docs/make_notebooks.py`, after a change of the cells here or of REPOSITORY. Both notebooks have the same code, so
+that they are the same lesson. They are stored without outputs.
 """
 
 import re
@@ -11,6 +12,11 @@ import nbformat
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
+# where the project is published; with OWNER it is not yet, and a badge leads to Colab alone, where a file can be uploaded
+REPOSITORY = "https://github.com/OWNER/regbench"
+COLAB = "https://colab.research.google.com"
+BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
+READMES = {"en": HERE.parent / "README.md", "ja": HERE.parent / "README.ja.md"}
 # the language of the report in each
 LANGUAGES = {"en": "en", "ja": "ja"}
 NAMES = {"en": "regbench.ipynb", "ja": "regbench.ja.ipynb"}
@@ -32,9 +38,10 @@ def code(source: str, **words: tuple[str, str]) -> None:
         "en": {name: one for name, (one, _) in words.items()},
         "ja": {name: one for name, (_, one) in words.items()},
     }
+    filled = Template(source.strip()).substitute
     CELLS.append((
         "code",
-        {name: Template(source.strip()).substitute(both[name], lang=LANGUAGES[name]) for name in NAMES},
+        {name: filled(both[name], lang=LANGUAGES[name], repository=REPOSITORY) for name in NAMES},
     ))  # fmt: skip
 
 
@@ -60,7 +67,7 @@ text("## Install", "## インストール")
 code(
     """
 # $change
-REPOSITORY = "git+https://github.com/OWNER/regbench"
+REPOSITORY = "git+$repository"
 
 import importlib.util
 
@@ -339,6 +346,20 @@ def notebook(language: str) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
+def badge(language: str) -> str:
+    """Return the line of a README that opens its notebook in Colab."""
+    place = REPOSITORY.removeprefix("https://github.com/")
+    address = f"{COLAB}/github/{place}/blob/main/docs/{NAMES[language]}"
+    return f"{BADGE}({COLAB if place.startswith('OWNER/') else address})"
+
+
+def with_badge(readme: str, language: str) -> str:
+    """Return the text of a README with its badge as it should be."""
+    return re.sub(rf"^{re.escape(BADGE)}.*$", badge(language), readme, flags=re.MULTILINE)
+
+
 if __name__ == "__main__":
     for language, name in NAMES.items():
         nbformat.write(notebook(language), HERE / name)
+        readme = READMES[language]
+        readme.write_text(with_badge(readme.read_text(), language))

@@ -20,6 +20,16 @@ def test_the_notebook_is_made_by_the_script(language):
 
 
 @pytest.mark.parametrize("language", make_notebooks.NAMES)
+def test_the_badge_opens_it_where_the_project_is_published(language, monkeypatch):
+    readme = make_notebooks.READMES[language].read_text()
+    assert make_notebooks.badge(language) in readme and make_notebooks.with_badge(readme, language) == readme
+    monkeypatch.setattr(make_notebooks, "REPOSITORY", "https://github.com/lab/regbench")
+    published = make_notebooks.with_badge(readme, language)
+    place = f"colab.research.google.com/github/lab/regbench/blob/main/docs/{make_notebooks.NAMES[language]})"
+    assert published.count(place) == 1
+
+
+@pytest.mark.parametrize("language", make_notebooks.NAMES)
 def test_it_runs_from_top_to_bottom(language, database, environment, elsewhere):
     found = make_notebooks.notebook(language)
     client = NotebookClient(found, timeout=120, resources={"metadata": {"path": str(elsewhere)}})
