@@ -88,7 +88,8 @@ def publish(store: Store, materials: Sequence[Material], folder: Path) -> str | 
 def _single(material: Material) -> Part:
     runs, analysis, drawn = material.runs, material.analysis, figures.draw(material)
     tables = {
-        "trials": runs.trials.drop(columns=["key", "recipe", "parent", "artifacts"]),
+        # a run's id is a store's own: what identifies a trial is its key
+        "trials": runs.trials.drop(columns=["run_id", "recipe", "parent", "artifacts"]),
         "cells": analysis.cells,
         "comparisons": frames.comparisons(analysis),
         **({"pairs": frames.contrasts(analysis)} if analysis.contrasts else {}),

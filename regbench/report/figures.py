@@ -26,7 +26,7 @@ from regbench.report.inputs import Material
 from regbench.report.language import ENGLISH, current, gettext, ngettext, use
 from regbench.report.text import counted, in_words
 from regbench.statistics.verdict import MARGIN
-from regbench.tracking.schema import GRID
+from regbench.tracking.schema import ALL_LAYERS, GRID
 from regbench.trial import BASELINE, format_lam
 
 Draw = Callable[[Material], Figure | None]
@@ -34,6 +34,7 @@ BASELINE_COLOUR = "#555555"
 MARKERS = "osD^vP*X<>"
 # a lam that ruins the network would squeeze all others into a line: what lies further below `none` is named at the edge
 SHOWN_BELOW = 0.10
+SHOWN_WIDTH = 0.001  # of a histogram of weights: what its heights are numbers of weights in
 NAME_LENGTH = 60
 # the same runs must give the same bytes, so nothing random or dated goes into a file
 RC = {"svg.hashsalt": "regbench", "svg.fonttype": "none", "savefig.dpi": 130, "font.size": 9}
@@ -57,8 +58,8 @@ def figure(caption: str, files: str = "") -> Callable[[Draw], Draw]:
     """Register a function of the report's material as the figure of its name, drawn in seaborn's style.
 
     The caption is a message of the catalogues, like those of `gettext`. Labels are in the report's language if there is a
-    font for it. The function returns None where there is nothing to draw. `files`: the part of the material, `layers` or
-    `weights`, without which it is not asked, since the trials' files may be gone.
+    font for it. The function returns None where there is nothing to draw. `files`: the part of the material, as `layers`,
+    without which it is not asked, since the trials' files may be gone.
     """
 
     def register(draw: Draw) -> Draw:
@@ -84,10 +85,8 @@ def draw(material: Material) -> dict[str, Figure]:
 
 def describe_missing(material: Material) -> str:
     """Return which figures are left out since files of trials are not there or cannot be read; "" if all are there."""
-    unkept = gettext("No weights were kept of {methods} (weights): no figure shows them.")
-    unkept = unkept.format(methods=", ".join(material.unkept)) if material.unkept else ""
     if not material.missing:
-        return unkept
+        return ""
     lost = [name for name, plot in FIGURES.items() if plot.files and not len(getattr(material, plot.files))]
     what = gettext("left out for it: {figures}") if lost else gettext("figures lack these trials")
     sentence = ngettext(
@@ -96,7 +95,7 @@ def describe_missing(material: Material) -> str:
         len(material.missing),
     )
     what = what.format(figures=", ".join(lost))
-    return f"{sentence.format(count=len(material.missing), first=material.missing[0], what=what)} {unkept}".rstrip()
+    return sentence.format(count=len(material.missing), first=material.missing[0], what=what)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -298,44 +297,50 @@ def layer_sparsity(material: Material) -> Figure:
     return figure
 
 
-@figure("All regularized weights of one trial each", files="weights")
-def weight_histograms(material: Material) -> Figure:
-    """Return histograms of the regularized weights of one trial per method, on one logarithmic axis of counts."""
-    weights = {
-        method: np.concatenate([w.flatten() for w in layers.values()]) for method, layers in material.weights.items()
-    }
-    palette = colours(material.analysis.methods)
+@figure("All weights, biases left out, of one trial each at the chosen lam", files="histograms")
+def weight_histograms(material: Material) -> Figure | None:
+    """Return histograms of all weights of one trial per method, as densities on one logarithmic axis."""
+    analysis, every = material.analysis, material.histograms
+    every = every[(every["layer"] == ALL_LAYERS) & (every["lam"] == every["method"].map(analysis.lam))]
+    found = {method: own for method in analysis.methods if len(own := every[every["method"] == method])}
+    if not found:
+        return None
+    palette = colours(analysis.methods)
     figure, axis = _subplots(6.4, 3.6)
-    limit = max((np.quantile(np.abs(w), 0.9999) for w in weights.values()), default=1.0) or 1.0
-    edges = np.linspace(-limit, limit, 202)
-    for method, w in weights.items():
-        counts, _ = np.histogram(np.clip(w, -limit, limit), bins=edges)
-        axis.stairs(counts, edges, color=palette[method], linewidth=1.3, label=shown(method))
-    axis.set(yscale="log", xlabel=gettext("weight (the outermost bins hold what lies beyond)"),
-             ylabel=gettext("number of weights"))  # fmt: skip
+    for method, own in found.items():
+        # bins are as wide as the method's own weights ask for
+        density = SHOWN_WIDTH * own["count"] / (own["high"] - own["low"])
+        axis.stairs(density, [*own["low"], own["high"].iloc[-1]], color=palette[method], linewidth=1.3,
+                    label=shown(method))  # fmt: skip
+    limit = max(_limit(own) for own in found.values())
+    axis.set(yscale="log", xlim=(-limit, limit), xlabel=gettext("weight"),
+             ylabel=gettext("weights per {width:g}").format(width=SHOWN_WIDTH))  # fmt: skip
     axis.legend(fontsize="small")
     return figure
 
 
-@figure("The output layer's weights of one trial each, the notebook's bar plot", files="weights")
-def output_bars(material: Material) -> Figure | None:
+def _limit(own: pd.DataFrame) -> float:
+    """Return how far from 0 all but the 0.01 % largest weights of a histogram are."""
+    far = own[["low", "high"]].abs().max(axis=1).to_numpy()
+    order = far.argsort(kind="stable")
+    counted = own["count"].to_numpy()[order].cumsum()
+    within = int((counted <= 0.9999 * counted[-1]).sum())
+    return float(far[order[min(within, len(far) - 1)]]) or 1.0
+
+
+@figure("The output layer's weights of one trial each at the chosen lam, the notebook's bar plot", files="outputs")
+def output_bars(material: Material) -> Figure:
     """Return the notebook's bar plot of the output layer's weights, a panel per method on one scale."""
-    if material.layers.empty:
-        return None
-    # the last layer in the model's order, which the table of layers keeps and a file of tensors does not
-    last = material.layers["layer"].iloc[-1]
-    outputs = {method: layers[last] for method, layers in material.weights.items() if last in layers}
-    if not outputs:
-        return None
+    outputs = {name: material.outputs[name] for name in material.analysis.methods if name in material.outputs}
     palette = colours(material.analysis.methods)
     figure, axes = _subplots(7.2, 1.5 * len(outputs) + 0.6, len(outputs), 1, squeeze=False, sharex=True, sharey=True)
-    for axis, (method, w) in zip(axes.flat, outputs.items(), strict=True):
+    for axis, (method, (_, w)) in zip(axes.flat, outputs.items(), strict=True):
         axis.fill_between(np.arange(w.size), w.flatten(), step="mid", color=palette[method], linewidth=0,
                           antialiased=False, rasterized=True)  # fmt: skip
         axis.set_title(shown(method), loc="left", fontsize="medium")  # beside a panel a long name has no room
         axis.set_xlim(0, w.size)
-    layer, size = shown(last.removesuffix(".weight")), next(iter(outputs.values())).size
-    axes[-1, 0].set_xlabel(gettext("weight of {layer} ({count:,} in all)").format(layer=layer, count=size))
+    layer = shown(next(iter(outputs.values()))[0].removesuffix(".weight"))
+    axes[-1, 0].set_xlabel(gettext("weight of {layer} ({count:,} in all)").format(layer=layer, count=w.size))
     return figure
 
 

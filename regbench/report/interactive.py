@@ -18,7 +18,7 @@ from regbench.report.pairs import TEST, Fresh
 from regbench.report.text import in_words, number
 from regbench.report.vega import Chart, Control
 from regbench.statistics.verdict import MARGIN
-from regbench.tracking.schema import GRID
+from regbench.tracking.schema import ALL_LAYERS, GRID
 from regbench.trial import BASELINE, format_lam
 
 HISTOGRAMS = 400  # embedded at most: of more layers those with most weights
@@ -339,7 +339,8 @@ def weight_histograms(material: Material) -> Chart | None:
     middle = {"calculate": "(datum.low + datum.high) / 2", "as": "middle"}
     spec["transform"] = [AT_LAM, {"filter": "datum.layer === layer"}, middle]
     spec["params"] += [{"name": "position", "value": 0}, {"name": "layer", "value": names[-1]}]
-    choice = Control("layer", gettext("layer"), names, names)
+    texts = [gettext("all layers") if name == ALL_LAYERS else name for name in names]
+    choice = Control("layer", gettext("layer"), names, texts)
     caption = gettext("Weights of a layer, of one trial each.")
     if len(names) < material.histograms["layer"].nunique():
         caption += " " + gettext("Of many layers, those with most weights.")

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.search_utils import SearchUtils
 from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from regbench.errors import UserError, one_line
 from regbench.tracking import finished, schema
@@ -56,7 +58,6 @@ class Runs:
     rates: str = ""  # the learning rates of the newest sweep, as an option, if it has several
     choice: dict[str, float] = field(default_factory=dict)
     chosen_on: dict[str, frozenset[int]] = field(default_factory=dict)
-    weightless: frozenset[str] = frozenset()  # ids of runs whose weights were not kept
 
     def with_outcome(self, outcome: str) -> list[str]:
         """Return the names of the finished trials that came out so."""
@@ -96,11 +97,10 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
             raise UserError(f"recipe={recipe!r} is that of no trial; accepted: {', '.join(sorted(recipes))}")
     trials = rows[rows["run_id"].isin({run.info.run_id for run in finished.newest(found).values()})]
     # trained again since the code has changed, by a sweep that found no trial with its key: the newest counts
-    newest_last = trials.sort_values(["ended", "run_id"])
+    newest_last = trials.sort_values("ended", kind="stable")
     outdated = trials[newest_last.duplicated(["recipe", "method", "lam", "seed"], keep="last").reindex(trials.index)]
     trials = trials.drop(outdated.index)
     others = rows[(rows["status"] != "FINISHED") & ~rows["key"].isin(set(trials["key"]))]
-    weightless = frozenset(run.info.run_id for run in found if run.data.tags.get(schema.KEPT) == schema.LEFT_OUT)
     names = list(dict.fromkeys(trials["recipe"] if len(trials) else rows["recipe"]))
     found = []
     for name in names:
@@ -122,7 +122,6 @@ def load(store: Store, sweep: str = "", condition: str = "", recipe: str = "") -
             foreign=sum(schema.KIND not in run.data.tags for run in every),
             outdated=int((outdated["recipe"] == name).sum()),
             unreported=int((~others["recipe"].isin(names)).sum()),
-            weightless=weightless,
             **_fresh([run for run in every if run.data.tags.get(schema.SWEEP) in sweeps], own, name),
         ))  # fmt: skip
     return tuple(found)
@@ -160,12 +159,23 @@ def layers(store: Store, trials: pd.DataFrame, missing: list[str]) -> pd.DataFra
 def histograms(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
     """Return method, lam, seed, layer, low, high and count: a row per bin of a layer, of the first seed of each cell.
 
-    From the runs' histograms.csv; a trial that has none, as one of an earlier version, is left out.
+    The layer ALL_LAYERS is all of them together. From the runs' histograms.csv; a trial that has none, as one of an earlier
+    version, is left out.
     """
     first = trials.sort_values("seed", kind="stable").drop_duplicates(["method", "lam"]).sort_index()
     found = files(store, first, schema.COUNTS, _read_counts, [])
     tables = [table.assign(method=trial.method, lam=trial.lam, seed=trial.seed) for trial, table in found]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def outputs(store: Store, trials: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
+    """Return method -> name and weights of the output layer, of the method's first seed among the trials.
+
+    From the runs' output.safetensors; a trial that has none, as one of an earlier version, is left out.
+    """
+    first = trials.sort_values("seed", kind="stable").drop_duplicates("method").sort_index()
+    found = files(store, first, schema.OUTPUT, load_file, [])
+    return {trial.method: (name, w.astype(np.float64)) for trial, held in found for name, w in held.items()}
 
 
 def files(
@@ -249,7 +259,8 @@ def _row(run: Run, sweep: str) -> dict[str, object]:
         "lam": _number(run, "lam", float, "nan"),
         "seed": _number(run, "seed", int, "-1"),
     }
-    return row | {name: value for name, value in run.data.metrics.items() if name not in row}
+    # sorted, since each store has an order of its own
+    return row | {name: value for name, value in sorted(run.data.metrics.items()) if name not in row}
 
 
 def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def newest(runs: Iterable[Run]) -> dict[str, Run]:
     """
     finished = (run for run in runs if run.info.status == "FINISHED")
     ours = [run for run in finished if schema.KEY in run.data.tags and schema.SUPERSEDED not in run.data.tags]
-    # the id decides between two that ended in the same millisecond, so that the choice is the same everywhere
-    ours.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
+    # the token decides between two that ended in the same millisecond, so that the choice is the same everywhere
+    ours.sort(key=lambda run: (run.info.end_time or 0, schema.token(run)))
     return {run.data.tags[schema.KEY]: run for run in ours}
 
 

@@ -1,7 +1,7 @@
-"""The pictures of a trial's weights: a histogram of each layer, also as a table, and the notebook's bar plot of the output
-layer.
+"""The pictures of a trial's weights: a histogram of each layer, and the notebook's bar plot of the output layer; and what a
+report needs to draw them again.
 
-They are drawn from a run's files, without torch: see drawer, which has a process of its own for it.
+They are made from a run's files, without torch: see drawer, which has a process of its own for it.
 """
 
 import csv
@@ -17,15 +17,15 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from regbench.files import atomic
 from regbench.matplotlib_defaults import defaults
-from regbench.tracking.schema import COUNTS, HISTOGRAMS, LAYERS, MODEL
+from regbench.tracking.schema import ALL_LAYERS, COUNTS, HISTOGRAMS, LAYERS, MODEL, OUTPUT
 
 COLOUR = "#4477aa"
 LONGEST = 100  # characters of a layer's name
-BINS = 101
+BINS, BINS_OF_ALL = 101, 201
 # of the bar plot, in pixels: with more weights than that there are several in a column
 WIDTH, HEIGHT = 801, 237
 
@@ -49,7 +49,8 @@ def serve() -> None:
 
 
 def draw(folder: Path, title: str) -> list[str]:
-    """Write histograms.png, histograms.csv and <output layer>.png beside model.safetensors and layers.csv in `folder`.
+    """Write histograms.png, histograms.csv, <output layer>.png and output.safetensors beside model.safetensors and
+    layers.csv in `folder`.
 
     Shown are the matrices that the table names. Returns a line for each file that cannot be made.
     """
@@ -61,8 +62,10 @@ def draw(folder: Path, title: str) -> list[str]:
         layer = name.removesuffix(".weight")
         counted = cache(lambda: count(matrices))
         files = {
+            # half the numbers' size, and as exact as a picture
+            OUTPUT: lambda path: save_file({name: _half(output)}, path),
             f"{_file(layer)}.png": lambda path: _save(bars(output, f"{title}: {_short(layer)}"), path),
-            COUNTS: lambda path: _write(counted(), path),
+            COUNTS: lambda path: _write(counted() | {ALL_LAYERS: _together(matrices)}, path),
             HISTOGRAMS: lambda path: _save(histograms(counted(), title), path),  # the last: where it is, all are
         }
     except (
@@ -110,6 +113,17 @@ def _save(figure: Figure, path: Path) -> None:
 def count(matrices: Mapping[str, np.ndarray]) -> dict[str, Histogram]:
     """Return the histogram of each layer's finite weights; raises ValueError or OverflowError where there can be none."""
     return {name: Histogram(w.size, *np.histogram(w[np.isfinite(w)], bins=BINS)) for name, w in matrices.items()}
+
+
+def _together(matrices: Mapping[str, np.ndarray]) -> Histogram:
+    w = np.concatenate([w.flatten() for w in matrices.values()])
+    return Histogram(w.size, *np.histogram(w[np.isfinite(w)], bins=BINS_OF_ALL))
+
+
+def _half(w: np.ndarray) -> np.ndarray:
+    """Return the numbers in float16, those beyond it as its largest: a diverged network is drawn too."""
+    largest = np.finfo(np.float16).max
+    return np.clip(np.nan_to_num(w), -largest, largest).astype(np.float16)
 
 
 def _write(found: Mapping[str, Histogram], path: Path) -> None:

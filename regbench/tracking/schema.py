@@ -3,14 +3,20 @@
 Metrics are composed by `regbench.measures`, files by `regbench.tracking.artifacts`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from regbench import __version__, provenance
 from regbench.data.images import Images
 from regbench.tracking import writer_process
 from regbench.trial import Sweep, Trial, format_lam, format_seeds
+
+if TYPE_CHECKING:  # MLflow takes two seconds to import
+    from mlflow.entities import Run
 
 KIND = "regbench.kind"  # sweep, trial, launcher, dry_run or report; on a logged model MODEL_KIND
 MODEL_KIND = "model"
@@ -34,7 +40,7 @@ REASON = "regbench.reason"
 NODE = "regbench.node"  # on a trial that was trained on a cluster: the machine, and Ray's id of the node
 TOGETHER = "regbench.together"  # on a trial that was trained in a stack: of how many, which decides how it is rounded
 OWNER = "regbench.owner"  # the process that writes the run
-TOKEN = "regbench.token"  # identifies a run before the store has given it an id
+TOKEN = "regbench.token"  # identifies a run, also before a store has given it an id, and in another store
 HEARTBEAT = "regbench.heartbeat"  # on a sweep: when its process was last alive, in ms
 SUPERSEDED = "regbench.superseded_by"  # on a finished trial that was trained again on request
 CONTINUED = "regbench.continued_by"  # on a sweep that was interrupted
@@ -51,6 +57,8 @@ CHOICE_FILE = "choice.json"  # artifact of the sweep's run that has chosen: the 
 WEIGHTS = "weights"  # folder of a trial's artifacts, which are these and the bar plot of its output layer
 MODEL, EPOCHS, LAYERS = "model.safetensors", "epochs.csv", "layers.csv"
 COUNTS, HISTOGRAMS = "histograms.csv", "histograms.png"  # of the same weights
+OUTPUT = "output.safetensors"  # the output layer's weights: a report shows them where the networks are not kept
+ALL_LAYERS = ""  # in histograms.csv: of all the layers together
 CLASSES = "classes"  # in the header of model.safetensors: the classes' names, as JSON; a tag has no room for hundreds
 
 
@@ -187,6 +195,11 @@ def stages(tags: Mapping[str, str]) -> dict[str, str]:
     older = dict.fromkeys(tags.get(SWEEP, "").split(), GRID)
     named = {name.removeprefix(f"{SWEEP}."): value for name, value in tags.items() if name.startswith(f"{SWEEP}.")}
     return older | {name: CONFIRMATION if value == CONFIRMATION else GRID for name, value in named.items()}
+
+
+def token(run: Run) -> str:
+    """Return what identifies a run in every store: of `mlflow run`'s own, which has no token, its id."""
+    return run.data.tags.get(TOKEN, run.info.run_id)
 
 
 def where(tag: str, value: str) -> str:

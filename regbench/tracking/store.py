@@ -135,7 +135,7 @@ class Store:
         return found
 
     def search(self, condition: str) -> list[Run]:
-        """Return all runs of the experiment that meet `condition`, oldest first."""
+        """Return all runs of the experiment that meet `condition`, oldest first, in the same order in every store."""
         if self.experiment_id is None:
             return []
         with self.reporting():
@@ -143,7 +143,7 @@ class Store:
             runs: list[Run] = list(_pages(partial(search, max_results=PAGE, order_by=["start_time ASC"])))
         if len({run.info.run_id for run in runs}) != len(runs):
             raise UserError(f"the store {self.uri} changed while its runs were listed; run the command again")
-        return runs
+        return sorted(runs, key=lambda run: (run.info.start_time, schema.token(run)))
 
     def histories(self, run_ids: Sequence[str], name: str) -> Iterator[tuple[str, int, float]]:
         """Yield (run id, step, value) for every point of the metric `name` of these runs, by a request or more for each."""

@@ -14,6 +14,7 @@ from regbench.report.analysis import analyse
 from regbench.report.inputs import Material
 from regbench.report.load import Runs
 from regbench.report.render import render
+from regbench.tracking.schema import ALL_LAYERS
 
 HERE = Path(__file__).parent / "fixture"
 SEEDS, CONFIRM, LOOKS = range(3), range(3, 23), (12, 20)
@@ -117,12 +118,20 @@ def layers(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def weights() -> dict[str, dict[str, np.ndarray]]:
+def outputs() -> dict[str, tuple[str, np.ndarray]]:
     random = np.random.default_rng(1)
-    return {
-        method: {"conv1.weight": random.normal(0, 0.1, (16, 27)), "l3.weight": random.normal(0, 0.03, (10, 64))}
-        for method in ("none", *CHOICE)
-    }
+    return {method: ("l3.weight", random.normal(0, 0.03, (10, 64))) for method in ("none", *CHOICE)}
+
+
+def histograms(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of each cell's first trial: a layer, and all together, with an empty bin."""
+    rows = [
+        (layer, low / 100, (low + 1) / 100, count, trial.method, trial.lam, trial.seed)
+        for trial in table.drop_duplicates(["method", "lam"]).itertuples()
+        for layer, factor in (("l3.weight", 1), (ALL_LAYERS, 20))
+        for low, count in ((place - 6, factor * place) for place in range(12))
+    ]
+    return pd.DataFrame(rows, columns=["layer", "low", "high", "count", "method", "lam", "seed"])
 
 
 def material(folder: Path = HERE) -> Material:
@@ -144,7 +153,8 @@ def material(folder: Path = HERE) -> Material:
         "an `experiment` | of [mine](../../x)", read["trials"].assign(artifacts="nowhere"), others, recipe, environment,
         {"parent": 0}, foreign=2, confirm=tuple(CONFIRM), looks=LOOKS, choice=CHOICE,
     )  # fmt: skip
-    return Material(runs, analyse(runs), read["epochs"], read["layers"], weights())
+    found = histograms(read["trials"])
+    return Material(runs, analyse(runs), read["epochs"], read["layers"], outputs(), histograms=found)
 
 
 def japanese() -> str:

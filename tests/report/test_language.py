@@ -242,7 +242,7 @@ def test_figures_are_labelled_in_japanese_where_there_is_a_font(in_japanese, sav
     shown = build.write([whole()], tmp_path).read_text(encoding="utf-8")
     assert "apt-get" not in shown
     assert set(saved) == set(figures.FIGURES)
-    assert {"エポック", "重みの数", "検証で選択"} <= set(labels(saved).splitlines())
+    assert {"エポック", "重み", "検証で選択"} <= set(labels(saved).splitlines())
     assert not english_left(labels(saved))
     assert saved["forest"].axes[0].xaxis.label.get_fontfamily() == ["DejaVu Sans", "DejaVu Sans"]
     assert "差は示されず" in saved["forest"].axes[0].get_yticklabels()[4].get_text()

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from safetensors.numpy import load_file
 
 from regbench import plan as planning
 from regbench.commands import report
@@ -53,7 +54,12 @@ def test_trials_epochs_and_layers_are_read_back(recipe, images):
     assert set(epochs["epoch"]) == {1, 2}
     assert epochs[list(load.CURVES)].notna().all(axis=None)
     assert len(load.layers(store, runs.trials, [])) == 12
-    assert set(gather(store)[0].weights) == {"none", "l1", "l2"}
+    outputs = gather(store)[0].outputs
+    assert set(outputs) == {"none", "l1", "l2"}
+    for method, (name, w) in outputs.items():
+        own = runs.trials[(runs.trials["method"] == method) & (runs.trials["seed"] == 0)].iloc[0]
+        kept = load_file(load.artifact(store, own["artifacts"], "weights/model.safetensors", []))
+        np.testing.assert_allclose(w, kept[name], rtol=1e-3, atol=1e-7)
 
 
 def test_fresh_seeds_are_read_back(recipe, images, tmp_path):
@@ -255,7 +261,8 @@ def test_histograms_are_those_of_each_cells_first_seed_and_runs_may_lack_them(re
         ("none", 0.0, 0), ("l1", 1e-3, 0), ("l1", 1e-2, 0),
     }  # fmt: skip
     sizes = found.groupby(["method", "lam", "layer"])["count"].sum()
-    assert set(sizes["l1", 1e-3].index) == {"body.0.weight", "out.weight"} and (sizes > 0).all()
+    assert set(sizes["l1", 1e-3].index) == {"body.0.weight", "out.weight", ""} and (sizes > 0).all()
+    assert sizes["l1", 1e-3][""] == sizes["l1", 1e-3].drop("").sum()
     for content in (b"", b"\x80", b"layer,low,high,count\na,b,c,d\n", b"layer\n1\n", None):
         for path in (tmp_path / "here" / "mlruns").rglob("histograms.csv"):
             path.write_bytes(content) if content is not None else path.unlink()
@@ -268,7 +275,7 @@ def test_trials_without_files_are_still_reported(recipe, images, tmp_path):
     curves = gather(store)[0].epochs
     (tmp_path / "here" / "mlruns").rename(tmp_path / "here" / "moved")
     (material,) = gather(store)
-    assert material.weights == {}
+    assert material.outputs == {} and material.histograms.empty
     pd.testing.assert_frame_equal(material.epochs, curves, check_exact=True)
     assert material.layers.empty
     assert build.write([material], tmp_path / "out").exists()

@@ -35,8 +35,8 @@ def fixture():
 
 def with_trials(fixture, trials: pd.DataFrame):
     runs = dataclasses.replace(fixture.runs, trials=trials.reset_index(drop=True))
-    weights = {method: w for method, w in fixture.weights.items() if method in set(trials["method"])}
-    return dataclasses.replace(fixture, runs=runs, analysis=analyse(runs), weights=weights)
+    outputs = {method: w for method, w in fixture.outputs.items() if method in set(trials["method"])}
+    return dataclasses.replace(fixture, runs=runs, analysis=analyse(runs), outputs=outputs)
 
 
 def text(material) -> str:

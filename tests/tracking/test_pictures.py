@@ -94,10 +94,13 @@ def test_it_ends_when_nobody_can_ask_any_more(folder):
 def test_the_counts_of_the_histograms_are_kept(folder):
     assert not pictures.draw(folder, "l1")
     weights = load_file(folder / "model.safetensors")
-    found = pd.read_csv(folder / "histograms.csv")
+    found = pd.read_csv(folder / "histograms.csv", keep_default_na=False)
     assert list(found) == ["layer", "low", "high", "count"]
-    assert list(dict.fromkeys(found["layer"])) == ["a.weight", "out.weight"]
-    for layer, own in found.groupby("layer"):
+    assert list(dict.fromkeys(found["layer"])) == ["a.weight", "out.weight", ""]
+    together = found[found["layer"] == ""]
+    assert together["count"].sum() == sum(weights[layer].size for layer in ("a.weight", "out.weight"))
+    assert len(together) == pictures.BINS_OF_ALL
+    for layer, own in found[found["layer"] != ""].groupby("layer"):
         assert own["count"].sum() == weights[layer].size
         assert (own["low"].min(), own["high"].max()) == pytest.approx(
             (weights[layer].min(), weights[layer].max()), rel=1e-5
@@ -105,6 +108,17 @@ def test_the_counts_of_the_histograms_are_kept(folder):
         assert (own["low"].iloc[1:].to_numpy() == own["high"].iloc[:-1].to_numpy()).all()
         inside = (weights[layer] > own["low"].iloc[50]) & (weights[layer] < own["high"].iloc[50])
         assert abs(inside.sum() - own["count"].iloc[50]) <= 1  # edges are rounded
+
+
+def test_the_output_layer_is_kept_as_exact_as_a_picture(tmp_path):
+    w = torch.tensor([[1.0, -1e6, torch.inf], [1e-3, torch.nan, 0.0]])
+    artifacts.write(
+        tmp_path, {"a.weight": torch.ones(2, 2), "out.weight": w}, [{"layer": "a.weight"}, {"layer": "out.weight"}]
+    )
+    pictures.draw(tmp_path, "l1")
+    found = load_file(tmp_path / "output.safetensors")
+    assert list(found) == ["out.weight"] and found["out.weight"].dtype == np.float16
+    np.testing.assert_allclose(found["out.weight"], [[1.0, -65504, 65504], [1e-3, 0.0, 0.0]], rtol=1e-3)
 
 
 @given(

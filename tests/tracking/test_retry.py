@@ -37,6 +37,7 @@ FILES = {
     "weights/layers.csv",
     "weights/histograms.csv",
     "weights/histograms.png",
+    "weights/output.safetensors",
     "weights/out.png",
 }
 PER_EPOCH = {"train/loss", "train/objective", "train/accuracy", "val/loss", "val/accuracy", "time/epoch"}
