@@ -1,10 +1,10 @@
-"""`python -m regbench sweep | notebook | report | check`; also the console script `regbench`."""
+"""`python -m regbench sweep | notebook | report | export | import | check`; also the console script `regbench`."""
 
 import sys
 
 import click
 
-from regbench.commands import check, exit_code, notebook, report, sweep
+from regbench.commands import check, exit_code, export, import_, notebook, report, sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -12,7 +12,10 @@ def main() -> None:
     """Weight regularizers compared on image classification, tracked in MLflow: see README.md."""
 
 
-for name, module in (("sweep", sweep), ("notebook", notebook), ("report", report), ("check", check)):
+COMMANDS = {
+    "sweep": sweep, "notebook": notebook, "report": report, "export": export, "import": import_, "check": check,
+}  # fmt: skip
+for name, module in COMMANDS.items():
     main.add_command(module.main, name)
 
 

@@ -103,8 +103,7 @@ def describe(
         lines += ["", f"{data}. Chosen on validation: {chosen}. Confirmed on {looks}.", ""]
     else:
         lines += [data, ""]
-    named = f"--experiment {shlex.quote(experiment)} " if experiment else ""
-    lines += [f"{REPORT_LINE}: `python -m regbench report {named}--sweep {sweep.id}` puts it here, into Artifacts.", ""]
+    lines += [report_line(experiment, sweep.id), ""]
     if models:
         loads = [f'mlflow.pytorch.load_model("models:/{model_id}")  # {name}' for name, model_id in models.items()]
         lines += [
@@ -123,6 +122,12 @@ def describe(
     room = LONGEST_NOTE - len("\n".join([*lines, "", more]))
     shown = [row for row, length in zip(rows, accumulate(len(row) + 1 for row in rows), strict=True) if length <= room]
     return "\n".join([*lines, *shown, *(["", more] if len(shown) < len(rows) else [])])
+
+
+def report_line(experiment: str, sweep_id: str) -> str:
+    """Return the line of a sweep's description that tells how its report is made."""
+    named = f"--experiment {shlex.quote(experiment)} " if experiment else ""
+    return f"{REPORT_LINE}: `python -m regbench report {named}--sweep {sweep_id}` puts it here, into Artifacts."
 
 
 def with_figures(note: str, run_id: str, artifacts: Sequence[str]) -> str:

@@ -108,6 +108,7 @@ def test_no_part_knows_of_what_comes_after_it():
         "measures": ("engines", "tracking", "report", "api", "commands"),
         "tracking": ("training", "engines", "measures", "report", "api", "commands"),
         "report": ("training", "engines", "measures", "networks", "api", "commands"),
+        "transfer": ("training", "engines", "measures", "networks", "report", "api", "commands"),
         "api": ("commands",),
     }
     for name, path in modules().items():

@@ -146,6 +146,19 @@ def report_folder(option: str, otherwise: str = "") -> Callable[[str], Path]:
     return path
 
 
+def file(option: str) -> Callable[[str], Path]:
+    """Return the function that gives the absolute path of a file to write."""
+    absolute = folder(option)
+
+    def path(text: str) -> Path:
+        found = absolute(text)
+        if os.path.isdir(found):
+            raise UserError(f"{option}={str(found)!r} is a folder; give a file")
+        return found
+
+    return path
+
+
 def device(text: str) -> str:
     """Return the name of a device, whether it is there or not."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text, re.ASCII):

@@ -77,7 +77,7 @@ class Delivery:
             record = outbox.read(folder)
         except outbox.Damaged as error:
             return f"{error}: set aside in {self._outbox.set_aside(folder)}"
-        if record.files:
+        if (folder / outbox.FILES / schema.MODEL).exists():  # what is brought from another store has no network
             self._drawer.wait(folder / outbox.FILES, record.name)
         try:
             try:
@@ -153,9 +153,10 @@ class Delivery:
                 run.doubtful = True
                 raise
         params = [Param(name, value) for name, value in record.params.items()]
-        inputs = [DatasetInput(Dataset(**record.dataset), [InputTag(*schema.DATA_CONTEXT)])]
         run.do_once(".params", lambda: self._client.log_batch(run.run_id, params=params))
-        run.do_once(".inputs", lambda: self._client.log_inputs(run.run_id, inputs))
+        if record.dataset:
+            inputs = [DatasetInput(Dataset(**record.dataset), [InputTag(*schema.DATA_CONTEXT)])]
+            run.do_once(".inputs", lambda: self._client.log_inputs(run.run_id, inputs))
         return run
 
     def _log(self, run: _Confirmed, record: Record, tags: Mapping[str, str] | None = None) -> None:
@@ -172,10 +173,11 @@ class Delivery:
             self._client.set_terminated(run.run_id, record.status, record.end)
 
 
-def flush(store: Store, report: Callable[[str], None]) -> None:
-    """Write to the store what earlier starts left on disk for its experiment; raises TrackingError if that fails.
+def flush(store: Store, report: Callable[[str], None], origin: str = "of an earlier start") -> None:
+    """Write to the store what waits on disk for its experiment, by default left by earlier starts.
 
-    To be called within `Outbox.starting`: other starts would train again what is being written.
+    Raises TrackingError if that fails. To be called within `Outbox.starting`: other starts would train again what is being
+    written.
     """
     box = store.outbox
     folders = box.claim()
@@ -193,7 +195,7 @@ def flush(store: Store, report: Callable[[str], None]) -> None:
         raise TrackingError(f"{error}. {describe_pending(box)}") from error
     finally:
         box.close()
-    report(f"{format_results(delivered)} of an earlier start brought to the tracking store")
+    report(f"{format_results(delivered)} {origin} brought to the tracking store")
 
 
 def describe_pending(box: Outbox) -> str:
