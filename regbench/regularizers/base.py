@@ -103,7 +103,10 @@ class Regularizer:
         return images, targets
 
     def target_sparsity(self, lam: Tensor, done: float) -> Tensor | float:
-        """Return the share [K] of the weights in scope that is zero for good once `done` of the epochs are over, <= 1."""
+        """Return the share [K] of the weights in scope that is zero for good once `done` of the epochs are over, <= 1.
+
+        It is asked before the first step, where `done` is 0, and after each epoch.
+        """
         return 0.0
 
     def importance(self, p: Tensor, uniform: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Regularizers that zero weights for good in mid-training: lam is the share of zeros that the network ends with.
+"""Regularizers that zero weights for good, before training or in its midst: lam is the share of zeros at the end.
 
 A pruned weight, its gradient and its momentum stay 0. All take the epochs of any other method, so that accuracies are
 those of equal work.
@@ -36,6 +36,18 @@ class RandomPruning(OneShot):
 
     def importance(self, p: Tensor, uniform: Tensor) -> Tensor:
         return uniform
+
+
+class RandomAtInitialization(RandomPruning):
+    """Random pruning at initialization: as many weights as `random_pruning` zeroes, but before the first step.
+
+    The network is as sparse throughout its training as at its end. Weights of all layers have the same chance, and those
+    left keep their initial values: "random" of Frankle et al., Pruning Neural Networks at Initialization: Why Are We
+    Missing the Mark?, ICLR 2021. See also Liu et al., The Unreasonable Effectiveness of Random Pruning, ICLR 2022.
+    """
+
+    name = "random_at_init"
+    dense = 0.0
 
 
 class IterativeMagnitude(OneShot):

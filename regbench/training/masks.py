@@ -20,7 +20,7 @@ def all_true(group: Group, weights: Sequence[Tensor]) -> list[Tensor | None]:
 
 
 def prune(group: Group, weights: Sequence[Tensor], momenta: Sequence[Tensor], epoch: int, epochs: int) -> None:
-    """Zero what the regularizer wants to be zero after this many epochs, in `weights` and `momenta` [K, ...].
+    """Zero what the regularizer wants to be zero after this many epochs, 0 or more, in `weights` and `momenta` [K, ...].
 
     The group's masks are changed in place.
     """

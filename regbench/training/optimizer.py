@@ -81,11 +81,14 @@ class Optimizer:
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate of an epoch and seed its random numbers: those of a trial depend on its seed and the epoch.
 
-        Nothing of it depends on the epochs before, so that a training that was cut off can go on at any.
+        Before the first one, the weights are zeroed that a regularizer prunes at initialization. Nothing of it depends on
+        the epochs before, so that a training that was cut off can go on at any.
         """
         self.lr = schedule.lr(self.recipe, epoch)
         for group in (*self.noise, *self.groups):
             group.begin_epoch(epoch)
+        if epoch == 1:
+            self._prune(0)
 
     def augment(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
         """Return what K networks get in training instead of images [K, N, 3, S, S], pixels in [0, 1], changed in place.
@@ -161,6 +164,9 @@ class Optimizer:
 
     def end_epoch(self, epoch: int) -> None:
         """Zero the weights that a regularizer prunes after this epoch, and their momentum."""
+        self._prune(epoch)
+
+    def _prune(self, epoch: int) -> None:
         with torch.no_grad():
             for group in self.groups:
                 if group.acts("target_sparsity"):

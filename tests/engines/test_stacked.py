@@ -36,6 +36,7 @@ STRENGTHS = {
     "hoyer_square": 1e-5,
     "one_shot": 0.8,
     "random_pruning": 0.8,
+    "random_at_init": 0.8,
     "imp": 0.8,
     "dropout": 0.5,
     "label_smoothing": 0.2,

@@ -84,8 +84,8 @@ def test_a_rule_is_named_where_python_leaves_docstrings_out(monkeypatch):
         (plugins.Overwrites, rules.adds, "it is not g plus"),
         (plugins.SumOfAll, rules.has_shapes, "value returns shape [] on a matrix [3, 6, 5], expected [3]"),
         (plugins.OneLoss, rules.has_shapes, "add_loss returns shape [] on a matrix [3, 6, 5], expected [3]"),
-        (plugins.TooMany, rules.has_shares, "it is 1.5 when 3% of the epochs are over"),
-        (plugins.TooManyEarly, rules.has_shares, "it is 1.2 when 3% of the epochs are over"),
+        (plugins.TooMany, rules.has_shares, "it is 1.5 when 0% of the epochs are over"),
+        (plugins.TooManyEarly, rules.has_shares, "it is 1.2 when 0% of the epochs are over"),
         (
             plugins.ColumnLoss,
             rules.has_shapes,

@@ -24,7 +24,15 @@ ENGINES = {
     "sequential": sequential.train,
     "stacked": lambda trials, device_data: stacked.train(trials, device_data, len(trials)),
 }
-CELLS = [("none", 0.0), ("l2", 1e-3), ("l1_prox", 1e-3), ("imp", 0.8), ("random_pruning", 0.5), ("dropout", 0.5)]
+CELLS = [
+    ("none", 0.0),
+    ("l2", 1e-3),
+    ("l1_prox", 1e-3),
+    ("imp", 0.8),
+    ("random_pruning", 0.5),
+    ("random_at_init", 0.5),
+    ("dropout", 0.5),
+]
 
 
 @pytest.fixture
@@ -106,7 +114,7 @@ def test_training_does_not_see_it_and_all_that_is_measured_does(recipe, images, 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("name", "lam"), [("imp", 0.8), ("one_shot", 0.8), ("l1_prox", 0.03)])
+@pytest.mark.parametrize(("name", "lam"), [("imp", 0.8), ("one_shot", 0.8), ("random_at_init", 0.8), ("l1_prox", 0.03)])
 def test_what_is_pruned_or_shrunk_to_zero_is_zero_in_the_average_too(recipe, images, engine, name, lam):
     trial, device_data = Trial(recipe, name, lam, 0), DeviceData(images, CPU)
     averaged, last = (trained(ENGINES[engine]([one], device_data))[one] for one in (trial, plain(trial)))

@@ -27,7 +27,15 @@ ENGINES = {
     "sequential": sequential.train,
     "stacked": lambda trials, device_data: stacked.train(trials, device_data, len(trials)),
 }
-CELLS = [("none", 0.0), ("l1_prox", 1e-3), ("imp", 0.8), ("random_pruning", 0.5), ("dropout", 0.5), ("max_norm", 3.0)]
+CELLS = [
+    ("none", 0.0),
+    ("l1_prox", 1e-3),
+    ("imp", 0.8),
+    ("random_pruning", 0.5),
+    ("random_at_init", 0.5),
+    ("dropout", 0.5),
+    ("max_norm", 3.0),
+]
 
 
 @pytest.fixture(autouse=True)

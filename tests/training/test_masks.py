@@ -34,6 +34,7 @@ def zeros(optimizer: Optimizer, row: int = 0) -> int:
     [
         ("one_shot", [0, 0, 0.9, 0.9, 0.9, 0.9]),
         ("random_pruning", [0, 0, 0.9, 0.9, 0.9, 0.9]),
+        ("random_at_init", [0.9] * EPOCHS),
         ("imp", [*(1 - 0.1 ** (e / 4) for e in (1, 2, 3)), 0.9, 0.9, 0.9]),
     ],
 )
@@ -41,6 +42,7 @@ def test_the_share_of_zeros_follows_the_schedule_and_stays(name, after):
     optimizer = made(trial(name, 0.9))
     before = [w.clone() for w in optimizer.weights]
     for epoch, share in enumerate(after, 1):
+        optimizer.begin_epoch(epoch)
         for number in range(3):
             step(optimizer, number)
         optimizer.end_epoch(epoch)
@@ -73,11 +75,30 @@ def test_random_pruning_goes_by_the_seed_and_not_by_size():
     assert sizes[~first].max() > sizes[first].min()
 
 
+def test_at_initialization_it_acts_before_the_first_step_and_leaves_the_rest_as_it_is():
+    optimizer = made(*(trial("random_at_init", 0.75, seed) for seed in (0, 1, 0)), trial("random_pruning", 0.75))
+    before = [w.clone() for w in optimizer.weights]
+    optimizer.begin_epoch(1)
+    kept = [w != 0 for w in optimizer.weights]
+    assert all(torch.equal(w, old * mask) for w, old, mask in zip(optimizer.weights, before, kept, strict=True))
+    assert [zeros(optimizer, row) for row in range(4)] == [round(0.75 * SIZE)] * 3 + [0]
+    first, second, again, _ = kept[2]
+    assert torch.equal(first, again) and not torch.equal(first, second)  # by the seed
+    sizes = before[2][0].abs()
+    assert sizes[~first].max() > sizes[first].min()  # and not by size
+    for epoch in (2, 3, 4):
+        step(optimizer)
+        optimizer.begin_epoch(epoch)
+    assert all(torch.equal(w[:3] != 0, mask[:3]) for w, mask in zip(optimizer.weights, kept, strict=True))
+
+
 def test_trials_in_a_stack_are_pruned_as_alone():
     trials = [trial("one_shot", 0.5, 3), trial("one_shot", 0.8, 4), trial("l2", 0.1, 5), trial("imp", 0.9, 6)]
+    trials += [trial("random_at_init", 0.3, 7), trial("random_at_init+l2@0.1", 0.6, 8)]
     together, alone = made(*trials), [made(one) for one in trials]
     for epoch in range(1, EPOCHS + 1):
         for optimizer in (together, *alone):
+            optimizer.begin_epoch(epoch)
             step(optimizer)
             optimizer.end_epoch(epoch)
     for row, one in enumerate(alone):
@@ -95,8 +116,9 @@ def test_scope_all_prunes_biases_too():
 
 def test_one_epoch_ends_with_the_zeros():
     recipe = Recipe("none", "", 16, 0, epochs=1)
-    for name in ("one_shot", "random_pruning", "imp"):
+    for name in ("one_shot", "random_pruning", "random_at_init", "imp"):
         optimizer = Optimizer([torch.randn(1, 10, 10)], [Trial(recipe, name, 0.8, 0)])
+        optimizer.begin_epoch(1)
         optimizer.end_epoch(1)
         assert zeros(optimizer) == 80
 

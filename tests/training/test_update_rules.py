@@ -201,7 +201,9 @@ def test_all_trials_at_once_as_on_a_gpu_are_one_regularizer_after_the_other(name
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("regularizer", ["one_shot", "imp", "random_pruning", "tests.plugins:PrunesAndMoves"])
+@pytest.mark.parametrize(
+    "regularizer", ["one_shot", "imp", "random_pruning", "random_at_init", "tests.plugins:PrunesAndMoves"]
+)
 def test_what_is_pruned_stays_exactly_zero(name, regularizer):
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(2, 10, 10, generator=generator)

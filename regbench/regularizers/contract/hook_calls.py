@@ -20,7 +20,7 @@ SHAPES = {"a matrix": (3, 6, 5), "a convolution": (3, 4, 2, 3, 3), "a bias": (3,
 TAU, OTHER_TAU, LR = 0.1, 0.01, 0.01
 # N, channels and sides of a batch
 IMAGES = torch.Size((4, 3, 32, 32))
-DONE = (1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
+DONE = (0.0, 1 / 30, 0.25, 0.5, 0.75, 1.0)  # of the epochs
 LAM = 1e-3  # of a class that has no grid
 # a method may leave small or large weights alone, or small layers
 SCALES = (1.0, 0.01, 100.0)
