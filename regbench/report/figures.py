@@ -1,6 +1,6 @@
 """The report's figures: each a function of a report's material, registered by its decorator.
 
-The report shows them in the order in which they are defined here, the first two beside their tables.
+The report shows them in the order in which they are defined here, but for those beside their tables.
 """
 
 import math
@@ -20,8 +20,7 @@ from matplotlib.transforms import offset_copy
 
 from regbench.files import atomic
 from regbench.matplotlib_defaults import defaults
-from regbench.report import fonts
-from regbench.report.analysis import prune_curve
+from regbench.report import fonts, pruning
 from regbench.report.inputs import Material
 from regbench.report.language import ENGLISH, current, gettext, ngettext, use
 from regbench.report.text import counted, in_words
@@ -245,34 +244,43 @@ def accuracy_against_compression(material: Material) -> Figure | None:
     return figure
 
 
-@figure("Accuracy after zeroing the smallest weights, at the chosen lam, means over seeds")
+@figure("Test accuracy against the share of zeroed weights, means over seeds")
 def prune_curves(material: Material) -> Figure | None:
-    """Return test accuracy over the share of weights zeroed, means over seeds at each method's chosen lam.
+    """Return mean test accuracy over the share of zeroed weights: after training, or by methods that prune and then train.
 
     The axis is logarithmic in what is left, 1 - share: most of what tells methods apart happens where little is.
     """
     analysis = material.analysis
-    columns = prune_curve(analysis.chosen)
-    cells = analysis.chosen.dropna(subset=[*columns])
-    if not columns or cells.empty:
+    curves = pruning.curves(analysis)
+    if not curves:
         return None
-    figure, axis = _subplots(6.4, 4)
+    figure, axis = _subplots(6.4, 4.4)
     palette = colours(analysis.methods)
-    left = [1 - share for share in columns.values()]
-    for _, cell in cells.iterrows():
-        method = cell["method"]
-        lam = "" if method == BASELINE else f" lam={format_lam(cell['lam'])}"
-        marker = MARKERS[analysis.methods.index(method) % len(MARKERS)]
-        axis.plot(left, [100 * cell[name] for name in columns], marker=marker, markersize=5, linewidth=1.4,
-                  color=palette[method], label=f"{shown(method)}{lam}")  # fmt: skip
+    for place, curve in enumerate(curves):
+        name, own, size = shown(curve.method), palette[curve.method], 1 - place / len(curves)
+        if curve.lam is None:
+            label = gettext("{name}, then trained").format(name=name)
+            style = {"linestyle": "--", "markerfacecolor": "white"}
+        else:
+            label, style = name if curve.method == BASELINE else f"{name} lam={format_lam(curve.lam)}", {}
+        marker = MARKERS[analysis.methods.index(curve.method) % len(MARKERS)]
+        axis.plot([1 - share for share in curve.accuracies], [100 * accuracy for accuracy in curve.accuracies.values()],
+                  marker=marker, color=own, label=label, **style,
+                  # of lines that lie on each other each is seen
+                  markersize=4.5 + 2.5 * size, linewidth=1.1 + 1.1 * size)  # fmt: skip
+    shares = sorted({share for curve in curves for share in curve.accuracies})
     axis.set_xscale("log")
-    axis.set_xlim(1.15, 0.85 * min(left))
-    axis.set_xticks(left, [f"{100 * share:g}" for share in columns.values()])
+    axis.set_xlim(1.15, 0.85 * (1 - shares[-1]))
+    axis.set_xticks([1 - share for share in shares], [f"{100 * share:g}" for share in shares])
     axis.set_xticks([], minor=True)
     axis.set_ylim(bottom=0)
-    axis.set(xlabel=gettext("smallest weights zeroed, % (no training after it)"),
-             ylabel=gettext("mean test accuracy, %"))  # fmt: skip
-    axis.legend(fontsize="small")
+    title = gettext("smallest weights zeroed, % (no training after it)")
+    if any(curve.lam is None for curve in curves):
+        title = gettext(
+            "weights zeroed, %: the smallest, after training;\ndashed: by the regularizer, before or in training"
+        )
+    axis.set(xlabel=title, ylabel=gettext("mean test accuracy, %"))
+    axis.legend(fontsize="small", handlelength=3)
     return figure
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from regbench.report import vega
-from regbench.report.analysis import prune_curve
+from regbench.report import pruning, vega
 from regbench.report.figures import SHOWN_BELOW
 from regbench.report.inputs import Material
 from regbench.report.language import gettext, ngettext
@@ -232,29 +231,40 @@ def compression(material: Material) -> Chart | None:
 
 @chart("prune_curves")
 def pruned(material: Material) -> Chart | None:
-    """Return test accuracy over the share of weights zeroed, on an axis that is logarithmic in what is left."""
+    """Return test accuracy over the share of zeroed weights, on an axis that is logarithmic in what is left."""
     analysis = material.analysis
-    shares = prune_curve(analysis.chosen)
-    cells = analysis.chosen.dropna(subset=[*shares])
-    if not shares or cells.empty:
+    curves = pruning.curves(analysis)
+    if not curves:
         return None
-    rows = [{"regularizer": cell["method"], "lam": format_lam(cell["lam"]), "left": 1 - share, "share": 100 * share,
-             "value": 100 * cell[name]} for _, cell in cells.iterrows() for name, share in shares.items()]  # fmt: skip
-    shown = list(cells["method"])
-    axis = {"values": [1 - share for share in shares.values()], "labelExpr": "format(100 - 100 * datum.value, '.3~g')"}
-    x = {"field": "left", "type": "quantitative", "title": gettext("smallest weights zeroed, %"), "axis": axis,
+    table = pd.DataFrame(
+        {"regularizer": curve.method, "lam": format_lam(share if curve.lam is None else curve.lam), "left": 1 - share,
+         "share": 100 * share, "value": 100 * accuracy, "trained": int(curve.lam is None)}
+        for curve in curves for share, accuracy in curve.accuracies.items()
+    )  # fmt: skip
+    shown = [curve.method for curve in curves]
+    axis = {"values": sorted(set(table["left"])), "labelExpr": "format(100 - 100 * datum.value, '.3~g')"}
+    x = {"field": "left", "type": "quantitative", "title": gettext("weights zeroed, %"), "axis": axis,
          "scale": {"type": "log", "reverse": True, "padding": vega.PADDING, "nice": False}}  # fmt: skip
     tooltip = vega.tooltip(
         regularizer=gettext("regularizer"), lam="lam", share=gettext("zeroed, %"), value=gettext("mean"),
     )  # fmt: skip
     y = vega.number("value", gettext("mean test accuracy, %"))
-    point = {"type": "point", "filled": True, "size": 60}
-    layers = [
-        vega.picked({"mark": "line", "encoding": {"x": x, "y": y, "color": vega.colour(analysis, shown)}}),
-        vega.picked({"mark": point, "encoding": {"x": x, "y": y} | vega.kinds(analysis, shown) | tooltip}),
-    ]
-    caption = gettext("Accuracy after zeroing the smallest weights, at the chosen lam, means over seeds.")
-    return Chart(caption, vega.spec(layers, pick=True), {vega.TABLE: pd.DataFrame(rows)})
+    layers = []
+    for trained in sorted(set(table["trained"])):
+        own = {"transform": [{"filter": f"datum.trained == {trained}"}]}
+        line = {"type": "line", "strokeDash": [5, 3] if trained else [1, 0]}
+        point = {"type": "point", "filled": not trained, "size": 60}
+        layers += [
+            vega.picked(own | {"mark": line, "encoding": {"x": x, "y": y, "color": vega.colour(analysis, shown)}}),
+            vega.picked(own | {"mark": point, "encoding": {"x": x, "y": y} | vega.kinds(analysis, shown) | tooltip}),
+        ]
+    caption = gettext(
+        "Test accuracy against the share of zeroed weights, means over seeds: the smallest are zeroed after training, at "
+        "the chosen lam."
+    )
+    if table["trained"].any():
+        caption += " " + gettext("Dashed: the regularizer zeroes as many, its lam, before or in training.")
+    return Chart(caption, vega.spec(layers, pick=True), {vega.TABLE: table})
 
 
 @chart("learning_curves")

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from regbench.report import pruning
 from regbench.report.analysis import Analysis
 from regbench.report.language import gettext
 from regbench.report.load import Runs
@@ -34,7 +35,9 @@ LONGEST = 15  # comparisons that a table of all pairs lists, whatever their verd
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown, in which columns of words are set left, those of numbers right."""
-    words = gettext("regularizer | against | first | second | verdict | pairing | layer | missing seeds | what | value")
+    words = gettext(
+        "regularizer | against | first | second | verdict | pairing | zeroed | layer | missing seeds | what | value"
+    )
     left = {*columns(words), "contender", "operation"}
     rule = ["---" if name in left else "---:" for name in header]
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
@@ -191,6 +194,21 @@ def cells(analysis: Analysis) -> str:
             str(cell["collapsed"] or ""), cell["missing"],
         ))  # fmt: skip
     return table(header, rows)
+
+
+def pruned(analysis: Analysis) -> str:
+    """Return a row per regularizer: mean test accuracies by the share of zeroed weights; "" where none are known."""
+    curves = pruning.curves(analysis)
+    shares = sorted({share for curve in curves for share in curve.accuracies})
+    header = [*columns(gettext("regularizer | lam | zeroed")), *(f"{100 * share:g} %" for share in shares)]
+    rows = []
+    for curve in curves:
+        lam, when = gettext("the share"), gettext("then trained")
+        if curve.lam is not None:
+            lam, when = format_lam(curve.lam) if curve.lam else "", gettext("after training")
+        accuracies = (percent(curve.accuracies[share]) if share in curve.accuracies else "" for share in shares)
+        rows.append((code(curve.method), lam, when, *accuracies))
+    return table(header, rows) if rows else ""
 
 
 def layers(analysis: Analysis, layers: pd.DataFrame) -> str:

@@ -146,7 +146,7 @@ def test_runs_of_an_earlier_version_have_the_picture_of_weights(fixture):
 
 
 def test_tables_say_what_heads_what(shown):
-    assert len(shown.all("table")) == len(shown.all("caption")) == 6
+    assert len(shown.all("table")) == len(shown.all("caption")) == 7
     heads = shown.all("th")
     assert {tag["scope"] for tag in heads} == {"col", "row"}
     rows = len(shown.all("tr")) - len(shown.all("thead"))
