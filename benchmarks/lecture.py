@@ -8,7 +8,6 @@ What an earlier run has trained is in the experiment "lecture" of MLflow and is 
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 
 import click
@@ -22,8 +21,6 @@ from regbench import data, provenance
 from regbench.api.experiments import EXPERIMENTS
 from regbench.click_fields import whole
 from regbench.commands import exit_code
-from regbench.files import atomic
-from regbench.matplotlib_defaults import defaults
 from regbench.regularizers import BASELINE
 from regbench.report.figures import BASELINE_COLOUR, colours
 from regbench.report.tables import table
@@ -159,13 +156,8 @@ def main(data_dir: Path, seeds: int, train_size: int | None, epochs: int | None,
     command = f"python -m benchmarks.lecture --data_dir={images.name}{given}"
     page = readme(trials, images.name, train_size or len(images.train_images), epochs, command)
     csv = trials.drop(columns="run_id").to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    for name, draw in (("bars", bars), ("histograms", histograms)):
-        with defaults():
-            content = BytesIO()
-            draw(weights).savefig(content, dpi=110, format="png", metadata={"Software": None})
-        with atomic(out / f"{name}.png") as path:
-            path.write_bytes(content.getvalue())
-    pages.write(out, {"trials.csv": csv, "README.md": page})
+    pictures = {"bars.png": pages.png(bars(weights)), "histograms.png": pages.png(histograms(weights))}
+    pages.write(out, {"trials.csv": csv, **pictures, "README.md": page})
     click.echo(page)
     return 0
 

@@ -34,12 +34,19 @@ SIZE, EPOCHS, LR = 2_000, 20, 0.05
 CELL = ["schedule", "average", "regularizer", "seed"]  # columns that name a training
 
 
+def accuracies(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Return schedule and average -> accuracies with the regularizer and without, seed by seed."""
+    found = {}
+    for recipe, group in rows.groupby(["schedule", "average"], sort=False):
+        table = group.pivot(index="seed", columns="regularizer", values="accuracy")
+        found[recipe] = table[REGULARIZER].to_numpy(), table[BASELINE].to_numpy()
+    return found
+
+
 def spreads(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return a row of texts per recipe: accuracies, their difference, its spread and what that costs."""
     found = []
-    for (schedule, average), group in rows.groupby(["schedule", "average"], sort=False):
-        accuracies = group.pivot(index="seed", columns="regularizer", values="accuracy")
-        own, base = accuracies[REGULARIZER].to_numpy(), accuracies[BASELINE].to_numpy()
+    for (schedule, average), (own, base) in accuracies(rows).items():
         measured, freedom = noise(own, base), len(own) - 1
         # of the standard deviation of normal differences
         low, high = measured.spread * np.sqrt(freedom / stats.chi2.ppf([0.975, 0.025], freedom))
@@ -69,6 +76,8 @@ All accuracies: [accuracies.csv](accuracies.csv).
 
 {table(header, spreads(rows))}
 
+![Differences of the test accuracies, seed by seed](differences.png)
+
 Spread: the standard deviation of the paired differences, with its 95 % interval for normal ones. Without outliers: what
 it would be of normal ones with the same median distance from the median, which the few trainings that go wrong do not
 move. Correlation: of both accuracies over seeds. Seeds: how many fresh ones show a true gain of so much with a chance
@@ -97,7 +106,14 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
     ]
     rows = test_accuracies(trials, CELL, _cell, images, out / "accuracies.csv", jobs)
     page = readme(rows, recipe, f"python -m benchmarks.noise --data_dir={images.name} --seeds={seeds} --jobs={jobs}")
-    pages.write(out, {"accuracies.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
+    differences = {
+        f"{name}, average {average}": own - base for (name, average), (own, base) in accuracies(rows).items()
+    }
+    figure = pages.strip(
+        differences, f"{REGULARIZER} minus {BASELINE} on the same seed, points; in grey: practically none"
+    )
+    csv = rows.to_csv(index=False, lineterminator="\n")
+    pages.write(out, {"accuracies.csv": csv, "differences.png": pages.png(figure), "README.md": page})
     click.echo(page)
     return 0
 

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 import torch
 
@@ -32,17 +33,21 @@ REFERENCE = "float32"
 CELL = ["precision", "recipe", "seed"]  # columns that name a training; of the recipe its id
 
 
-def comparisons(rows: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return a row of texts per precision beside float32: accuracies, their paired difference and the verdict on it."""
+def differences(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return precision -> its accuracies minus those of float32, seed by seed."""
     accuracies = rows.pivot(index="seed", columns="precision", values="accuracy")
     others = [kind for kind in dict.fromkeys(rows["precision"]) if kind != REFERENCE]
-    differences = {kind: (accuracies[kind] - accuracies[REFERENCE]).to_numpy() for kind in others}
-    found = []
-    for kind, comparison in judge(differences, (len(accuracies),)).items():
+    return {kind: (accuracies[kind] - accuracies[REFERENCE]).to_numpy() for kind in others}
+
+
+def comparisons(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return a row of texts per precision beside float32: accuracies, their paired difference and the verdict on it."""
+    accuracies, paired, found = rows.pivot(index="seed", columns="precision", values="accuracy"), differences(rows), []
+    for kind, comparison in judge(paired, (len(accuracies),)).items():
         interval, own, base = comparison.difference, accuracies[kind].mean(), accuracies[REFERENCE].mean()
         found.append((
             kind, *map(percent, (own, base)), number(difference(own, base), "+.2f"),
-            f"{bounds(interval)} ({level(interval)})", number(100 * differences[kind].std(ddof=1)), comparison.verdict,
+            f"{bounds(interval)} ({level(interval)})", number(100 * paired[kind].std(ddof=1)), comparison.verdict,
         ))  # fmt: skip
     return found
 
@@ -59,6 +64,8 @@ def readme(rows: pd.DataFrame, recipe: Recipe, command: str) -> str:
 one thread a training. All accuracies: [accuracies.csv](accuracies.csv).
 
 {table(header, comparisons(rows))}
+
+![Differences of the test accuracies, seed by seed](differences.png)
 
 The difference is that of trainings of the same seed, which start with the same weights and see the same batches; it is
 judged as in a report: equivalent is within {100 * MARGIN:g} percentage points. Spread: the standard deviation of the
@@ -88,7 +95,9 @@ def main(data_dir: Path, precisions: tuple[str, ...], seeds: int, jobs: int, out
         f"python -m benchmarks.precisions --data_dir={images.name} --precisions={asked} --seeds={seeds} --jobs={jobs}"
     )
     page = readme(rows, recipe, command)
-    pages.write(out, {"accuracies.csv": rows.to_csv(index=False, lineterminator="\n"), "README.md": page})
+    figure = pages.strip(differences(rows), f"minus {REFERENCE} on the same seed, points; in grey: practically none")
+    csv = rows.to_csv(index=False, lineterminator="\n")
+    pages.write(out, {"accuracies.csv": csv, "differences.png": pages.png(figure), "README.md": page})
     click.echo(page)
     return 0
 

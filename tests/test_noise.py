@@ -1,5 +1,6 @@
 """The benchmarks that train without tracking: of the noise that a recipe leaves in a verdict, and of precisions."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -23,6 +24,16 @@ def test_the_spread_is_that_of_the_paired_differences(rows):
     assert int(largest) > 5
     page = noise.readme(rows, Recipe("cifar10-jpeg", "", 2_000, 0), "python -m benchmarks.noise")
     assert f"| {spread} |" in page and "on 4 seeds" in page
+
+
+def test_a_strip_has_a_dot_for_each_seed_and_a_bar_at_the_mean():
+    found = {"one": np.array([-0.01, 0.0, 0.04]), "two": np.zeros(7)}
+    (axis,) = pages.strip(found, "points").axes
+    dots = [part.get_offsets() for part in axis.collections]
+    assert [len(part) for part in dots] == [3, 7] and dots[0][:, 0].tolist() == [-1.0, 0.0, 4.0]
+    bars = [line.get_xdata()[0] for line in axis.lines[1:]]
+    assert bars == pytest.approx([1.0, 0.0])
+    assert pages.png(axis.figure) == pages.png(axis.figure)
 
 
 def test_what_is_trained_is_not_trained_again(rows, elsewhere):
