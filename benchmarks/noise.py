@@ -109,9 +109,7 @@ def main(data_dir: Path, seeds: int, jobs: int, out: Path) -> int:
     differences = {
         f"{name}, average {average}": own - base for (name, average), (own, base) in accuracies(rows).items()
     }
-    figure = pages.strip(
-        differences, f"{REGULARIZER} minus {BASELINE} on the same seed, points; in grey: practically none"
-    )
+    figure = pages.strip(differences, f"{REGULARIZER} minus {BASELINE}, points (grey: practically none)")
     csv = rows.to_csv(index=False, lineterminator="\n")
     pages.write(out, {"accuracies.csv": csv, "differences.png": pages.png(figure), "README.md": page})
     click.echo(page)

@@ -95,7 +95,7 @@ def main(data_dir: Path, precisions: tuple[str, ...], seeds: int, jobs: int, out
         f"python -m benchmarks.precisions --data_dir={images.name} --precisions={asked} --seeds={seeds} --jobs={jobs}"
     )
     page = readme(rows, recipe, command)
-    figure = pages.strip(differences(rows), f"minus {REFERENCE} on the same seed, points; in grey: practically none")
+    figure = pages.strip(differences(rows), f"minus {REFERENCE}, points (grey: practically none)")
     csv = rows.to_csv(index=False, lineterminator="\n")
     pages.write(out, {"accuracies.csv": csv, "differences.png": pages.png(figure), "README.md": page})
     click.echo(page)
