@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
+from PIL import Image
 
 from regbench import models
 from regbench.commands import exit_code, sweep
@@ -185,6 +186,16 @@ def printed(code: str, folder: Path) -> str:
 def images() -> Images:
     """A small data set that a network can learn: the class decides which band of the picture is bright."""
     return striped()
+
+
+def save_pictures(images: Images, folder: Path) -> None:
+    """Write the images as PNG files in the layout of `dataset=folder`."""
+    parts = ("train", images.train_images, images.train_labels), ("test", images.test_images, images.test_labels)
+    for part, shown, labels in parts:
+        for index, (picture, label) in enumerate(zip(shown, labels, strict=True)):
+            path = folder / part / images.classes[label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.moveaxis(picture, 0, -1)).save(path)
 
 
 def striped(train: int = 120, test: int = 40, classes: int = 4) -> Images:

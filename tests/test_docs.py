@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
 import regbench
 from regbench import __main__
 from regbench.commands import exit_code
 from regbench.errors import UserError
 from tests import documents
-from tests.conftest import PROJECT, TINY, striped
+from tests.conftest import PROJECT, TINY, save_pictures, striped
 from tests.documents import PAGES, Block
 from tests.test_project import PYPROJECT
 
@@ -44,13 +42,7 @@ def reader(database, elsewhere, monkeypatch):
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda _, *args, **kw: save(Figure(figsize=(1, 1)), *args, **kw))
     monkeypatch.syspath_prepend(elsewhere)
-    images = striped(train=120, test=20)
-    parts = ("train", images.train_images, images.train_labels), ("test", images.test_images, images.test_labels)
-    for part, pictures, labels in parts:
-        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-            path = elsewhere / "photos" / part / images.classes[label] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.moveaxis(picture, 0, -1)).save(path)
+    save_pictures(striped(train=120, test=20), elsewhere / "photos")
     return elsewhere
 
 

@@ -1,12 +1,10 @@
 """The benchmark of the lecture's four experiments."""
 
-import numpy as np
 import pandas as pd
 from click.testing import CliRunner
-from PIL import Image
 
 from benchmarks import lecture
-from tests.conftest import striped
+from tests.conftest import save_pictures, striped
 
 
 def trials() -> pd.DataFrame:
@@ -37,13 +35,7 @@ def test_the_page_tells_means_spreads_and_differences_on_the_same_seeds():
 
 
 def test_it_trains_the_four_and_writes_its_page(database, elsewhere):
-    images = striped(train=120, test=20)
-    parts = ("train", images.train_images, images.train_labels), ("test", images.test_images, images.test_labels)
-    for part, pictures, labels in parts:
-        for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-            path = elsewhere / "photos" / part / images.classes[label] / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.moveaxis(picture, 0, -1)).save(path)
+    save_pictures(striped(train=120, test=20), elsewhere / "photos")
     words = ["--data_dir=photos", "--seeds=1", "--epochs=1", "--out=out"]
     for _ in range(2):  # what is trained is not trained again
         found = CliRunner().invoke(lecture.main, words, standalone_mode=False, catch_exceptions=False)
