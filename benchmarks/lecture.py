@@ -115,8 +115,8 @@ def readme(trials: pd.DataFrame, dataset: str, size: int, epochs: int | None, co
 
 {dataset}: {size:,} training images, {trials["seed"].nunique()} seeds each, the mean with the lowest and the highest.
 {provenance.processor()}, Python {platform.python_version()}, torch
-{version("torch")}, float32; {minutes:.0f} minutes of training, added up over trainings, of which two ran at a time beside
-other work. All measures: [trials.csv](trials.csv).
+{version("torch")}, float32; {minutes:.0f} minutes of training, added up over trainings. All measures:
+[trials.csv](trials.csv).
 
 {table(("experiment", "lam", "epochs", "batch", *COLUMNS), rows(trials, epochs))}
 

@@ -170,7 +170,7 @@ def _quoted(text: str) -> str:
 def _statistics(contender: Contender, results: Mapping[str, Shown]) -> list[tuple[str, ...]]:
     return [
         (
-            contender.name, code(reg), format_lam(result.lam), str(result.comparison.difference.n),
+            contender.name, code(reg), format_lam(float(f"{result.lam:.3g}")), str(result.comparison.difference.n),
             "no" if contender.search is None else "yes", points(result.comparison.difference.mean),
             _bounds(result.comparison.difference), _bounds(_t_interval(result)), str(result.comparison.verdict),
         )
