@@ -1,5 +1,6 @@
 """`import`: the runs of exported files into this tracking store."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -28,11 +29,14 @@ def main(files: tuple[str, ...], experiment: str) -> None:
     from regbench.transfer.archive import Archive
 
     opened = [Archive(Path(file)) for file in files]  # all are looked at before anything is written
+    refused = 0
     for found in opened:
         store = Store(chosen or found.experiment)
         if store.notice:
             click.echo(store.notice)
         done = deliver.deliver(store, found, click.echo)
         known = f", {done.known} were there" if done.known else ""
-        click.echo(f"{found.path}: {done.added} trials brought into the experiment {store.experiment!r}{known}")
+        refused += done.refused
+        click.echo(f"{found.path}: {done.brought} trials brought into the experiment {store.experiment!r}{known}")
         found.close()
+    sys.exit(int(refused > 0))

@@ -270,6 +270,7 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]
     """
     confirm: set[int] = set()
     looks: tuple[int, ...] = ()
+    single = True  # whether all were to be judged once, after all of their fresh seeds
     rates = ""
     choice: dict[str, float] = {}
     chosen_on: dict[str, frozenset[int]] = {}
@@ -278,8 +279,10 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]
         rates = tags.get(schema.RATES, "")
         try:
             if schema.CONFIRM in tags:
-                confirm |= set(parse_seeds(tags[schema.CONFIRM]))
+                own = parse_seeds(tags[schema.CONFIRM])
                 looks = tuple(map(int, tags[schema.LOOKS].split(",")))
+                confirm |= set(own)
+                single &= looks == (len(own),)
             chosen = json.loads(tags.get(schema.CHOICE, "{}"))
             if any(isinstance(value, dict) for value in chosen.values()):
                 chosen = chosen.get(recipe, {})
@@ -293,6 +296,8 @@ def _fresh(sweeps: list[Run], rows: pd.DataFrame, recipe: str) -> dict[str, Any]
             grid = rows["sweeps"].map(lambda stages, id=tags[schema.SWEEP]: stages.get(id) == schema.GRID)
             choice |= chosen
             chosen_on |= dict.fromkeys(chosen, frozenset(rows.loc[grid, "seed"]))
+    if confirm and single:  # of lists that were shared out: what they have together is judged once too
+        looks = (len(confirm),)
     return {"confirm": tuple(sorted(confirm)), "looks": looks, "rates": rates, "choice": choice, "chosen_on": chosen_on}
 
 

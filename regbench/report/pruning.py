@@ -15,9 +15,9 @@ TOLERANCE = 0.01
 class Curve:
     """Share of zeroed weights -> mean test accuracy of a method, shares rising.
 
-    With a `lam` it is that of networks trained at it (0 for none), of which the smallest weights were zeroed afterwards, on
-    the seeds that the analysis shows. Without, it is that of a method that prunes by itself: its lams are the shares, and
-    the means those of the grid.
+    With a `lam` it is that of networks trained at it (0 for none), of which the smallest weights were zeroed afterwards.
+    Without, it is that of a method that prunes by itself: its lams are the shares. Where there is one of those all means
+    are the grid's, over the same seeds; else they are those that the analysis shows.
     """
 
     method: str
@@ -28,13 +28,16 @@ class Curve:
 def curves(analysis: Analysis) -> list[Curve]:
     """Return a curve of each method that has one, in the order of methods."""
     columns, found = prune_curve(analysis.chosen), []
-    for method in analysis.methods:
-        cells = analysis.cells[analysis.cells["method"] == method]
-        if by_itself := prunes(cells):
+    grid = {method: analysis.cells[analysis.cells["method"] == method] for method in analysis.methods}
+    pruning = [method for method, cells in grid.items() if prunes(cells)]
+    at_chosen = analysis.cells if pruning else analysis.chosen
+    for method, cells in grid.items():
+        if by_itself := method in pruning:
             usable = cells.dropna(subset=["test"])
             accuracies = dict(zip(usable["lam"], usable["test"], strict=True))
         else:
-            usable = analysis.chosen[analysis.chosen["method"] == method].dropna(subset=[*columns])
+            own = at_chosen[(at_chosen["method"] == method) & (at_chosen["lam"] == analysis.lam(method))]
+            usable = own.dropna(subset=[*columns])
             accuracies = {share: usable[name].iloc[0] for name, share in columns.items()} if len(usable) else {}
         if accuracies:
             found.append(Curve(method, None if by_itself else usable["lam"].iloc[0], accuracies))

@@ -173,16 +173,16 @@ class Delivery:
             self._client.set_terminated(run.run_id, record.status, record.end)
 
 
-def flush(store: Store, report: Callable[[str], None], origin: str = "of an earlier start") -> None:
+def flush(store: Store, report: Callable[[str], None], origin: str = "of an earlier start") -> int:
     """Write to the store what waits on disk for its experiment, by default left by earlier starts.
 
-    Raises TrackingError if that fails. To be called within `Outbox.starting`: other starts would train again what is being
-    written.
+    Returns how many results were set aside: `report` gets a line about each. Raises TrackingError if that fails. To be
+    called within `Outbox.starting`: other starts would train again what is being written.
     """
     box = store.outbox
     folders = box.claim()
     if not folders:
-        return
+        return 0
     delivered = 0
     try:
         with closing(Delivery(store)) as delivery:
@@ -196,6 +196,7 @@ def flush(store: Store, report: Callable[[str], None], origin: str = "of an earl
     finally:
         box.close()
     report(f"{format_results(delivered)} {origin} brought to the tracking store")
+    return len(folders) - delivered
 
 
 def describe_pending(box: Outbox) -> str:

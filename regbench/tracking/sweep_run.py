@@ -85,6 +85,8 @@ class SweepRun:
     def _was_interrupted(self, parent: str) -> bool:
         """Return whether `parent` is an unfinished start of this sweep, which is then tagged as continued, or deleted."""
         client = self._store.client
+        if not parent:  # brought from another store, where it was deleted
+            return True
         try:
             run = client.get_run(parent)
         except MlflowException as error:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from regbench.errors import UserError
 from regbench.tracking import schema, settings
@@ -18,12 +16,12 @@ from regbench.tracking.outbox import Record
 from regbench.tracking.store import Store
 from regbench.transfer import archive
 
-THREADS = 8  # to download a server's files
+THREADS, AT_ONCE = 8, 64  # to ask a server; runs in memory
 # of the process that wrote the run, and of the store that holds it
 LEFT_OUT = (
     schema.OWNER, schema.HEARTBEAT, schema.TOKEN, schema.CONTINUED, schema.CHOSEN_BY, schema.PARENT,
 )  # fmt: skip
-log = logging.getLogger(__name__)
+OURS = "regbench"  # the source of runs that a command of regbench's has made
 
 
 class Exported(NamedTuple):
@@ -50,23 +48,22 @@ def export(store: Store, path: Path, sweep: str = "") -> Exported:
             f"the experiment {store.experiment!r} in {store.uri} holds no trial{where} that has ended: train some, or "
             "choose another experiment or sweep"
         )
-    bare = 0
     tokens = {run.info.run_id: schema.token(run) for run in sweeps}
+    every, bare = [*sweeps, *ended], 0
+
+    def taken(run: Run) -> tuple[Record, Mapping[str, bytes]]:
+        files = _files(store, run)
+        return _record(store, run, files, tokens), files
 
     def runs() -> Iterator[tuple[Record, Mapping[str, bytes]]]:
         nonlocal bare
         # here, so that what the store raises is told apart from a disk that cannot be written
         quiet = settings.override({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})
-        with (
-            tempfile.TemporaryDirectory(prefix="regbench-export-") as folder,
-            ThreadPoolExecutor(THREADS) as pool,
-            store.reporting(),
-            quiet,
-        ):
-            fetched = pool.map(lambda run: _files(store, run, Path(folder)), [*sweeps, *ended])
-            for run, files in zip([*sweeps, *ended], fetched, strict=True):
-                bare += run in ended and run.info.status == "FINISHED" and not files
-                yield _record(store, run, files, tokens), files
+        with ThreadPoolExecutor(THREADS) as pool, store.reporting(), quiet:
+            for first in range(0, len(every), AT_ONCE):
+                for record, files in pool.map(taken, every[first : first + AT_ONCE]):
+                    bare += bool(record.files) and record.status == "FINISHED" and schema.EPOCHS not in files
+                    yield record, files
 
     try:
         archive.write(path, store.experiment, runs())
@@ -76,8 +73,8 @@ def export(store: Store, path: Path, sweep: str = "") -> Exported:
 
 
 def _chosen(store: Store, sweep: str) -> tuple[list[Run], list[Run]]:
-    """Return the runs of sweeps, and those of trials that were not trained again on request."""
-    every = [run for run in store.search("") if schema.SUPERSEDED not in run.data.tags]
+    """Return the runs of sweeps, and those of trials."""
+    every = store.search("")
     trials = [run for run in every if run.data.tags.get(schema.KIND) == "trial"]
     sweeps = [run for run in every if run.data.tags.get(schema.KIND) == "sweep"]
     if sweep:
@@ -87,23 +84,17 @@ def _chosen(store: Store, sweep: str) -> tuple[list[Run], list[Run]]:
     return sweeps, trials
 
 
-def _files(store: Store, run: Run, folder: Path) -> dict[str, bytes]:
-    """Return name -> content of a run's files that a report needs; those that are gone are left out."""
+def _files(store: Store, run: Run) -> dict[str, bytes]:
+    """Return name -> content of a run's files that a report needs, of those that are there."""
     trial = run.data.tags[schema.KIND] == "trial"
-    place, wanted = (schema.WEIGHTS, archive.OF_TRIAL) if trial else ("", archive.OF_SWEEP)
-    own = folder / run.info.run_id
-    own.mkdir()
-    found = {}
-    try:
-        there = {file.path for file in store.client.list_artifacts(run.info.run_id, place or None)}
-        for name in wanted:
-            if (path := f"{place}/{name}".lstrip("/")) in there:
-                local = Path(store.client.download_artifacts(run.info.run_id, path, str(own)))
-                found[name] = local.read_bytes()
-                local.unlink()
-    except (MlflowException, OSError) as error:
-        log.warning("files of %s are left out: %s", run.info.run_name, error)
-    return found
+    place, wanted = (f"{schema.WEIGHTS}/", archive.OF_TRIAL) if trial else ("", archive.OF_SWEEP)
+    there = {file.path for file in store.client.list_artifacts(run.info.run_id, place.rstrip("/") or None)}
+    with tempfile.TemporaryDirectory(prefix="regbench-export-") as folder:
+        return {
+            name: Path(store.client.download_artifacts(run.info.run_id, f"{place}{name}", folder)).read_bytes()
+            for name in wanted
+            if f"{place}{name}" in there
+        }
 
 
 def _record(store: Store, run: Run, files: Mapping[str, bytes], tokens: Mapping[str, str]) -> Record:
@@ -113,6 +104,8 @@ def _record(store: Store, run: Run, files: Mapping[str, bytes], tokens: Mapping[
     """
     trial = run.data.tags[schema.KIND] == "trial"
     tags = {name: value for name, value in run.data.tags.items() if archive.is_exported(name) and name not in LEFT_OUT}
+    if tags.get(schema.SOURCE) != OURS:  # of `mlflow run`: the project's address, a folder of this machine
+        tags.pop(schema.SOURCE, None)
     if trial:
         tags[schema.KEPT] = schema.LEFT_OUT
         if parent := tokens.get(run.data.tags.get(schema.PARENT, "")):
@@ -126,7 +119,7 @@ def _record(store: Store, run: Run, files: Mapping[str, bytes], tokens: Mapping[
         start=run.info.start_time,
         end=run.info.end_time or int(run.data.tags.get(schema.HEARTBEAT, run.info.start_time)),
         tags=tags,
-        params=dict(run.data.params),
+        params=dict(run.data.params) if trial else {},  # of a sweep those of `mlflow run`, with its folders
         dataset=dict(inputs[0].dataset) if trial and inputs else {},
         metrics=_metrics(store, run, files),
         files=schema.WEIGHTS if trial else "",

@@ -128,7 +128,7 @@ def test_a_sweep_of_several_recipes_has_chosen_for_each(store):
     assert [runs.choice for runs in found] == [{"l1": 0.2, "l2": 0.5}, {"l1": 0.3}, {}]
     assert [runs.chosen_on for runs in found] == [{"l1": {1}, "l2": {0}}, {"l1": {1}}, {}]
     assert [(runs.confirm, runs.looks) for runs in found] == [
-        (tuple(range(2, 10)), (6,)),
+        (tuple(range(2, 10)), (8,)),  # each was judged once, after all of its own
         *[(tuple(range(4, 10)), (6,))] * 2,
     ]
 

@@ -89,19 +89,27 @@ def by_token(store: Store) -> dict[str, dict]:
 def test_another_store_has_the_same_runs_and_the_same_report(recipe, images, stores, tmp_path, quick):  # noqa: F811
     sweep = grid(recipe, cells(["l1", "l2"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(7,))
     first = train(stores("a"), sweep, images)
-    expected, runs = report(first, tmp_path / "first"), by_token(first)
-    assert move(first, tmp_path / "a.zip", second := stores("b")) == (len(runs) - 1, 0)
+    expected, runs, (material,) = report(first, tmp_path / "first"), by_token(first), gather(first)
+    assert move(first, tmp_path / "a.zip", second := stores("b")) == (len(runs) - 1, 0, 0)
     second = Store("e")
     assert by_token(second) == runs
     assert report(second, tmp_path / "second") == expected
+    # what its figures, which take long to draw, are made of
+    (brought,) = gather(second)
+    for name in ("histograms", "layers", "epochs"):
+        table, other = (getattr(found, name).drop(columns="run_id", errors="ignore") for found in (material, brought))
+        assert len(table) and table.equals(other)
+    assert material.outputs.keys() == {"none", "l1", "l2"} == brought.outputs.keys()
+    for method, (name, w) in material.outputs.items():
+        assert brought.outputs[method][0] == name and (brought.outputs[method][1] == w).all()
     assert {"report.md", "report.html", "trials.csv", "layers.csv"} < expected.keys()
     (parent,) = second.search(schema.where(schema.KIND, "sweep"))
     trials = second.search(schema.where(schema.KIND, "trial"))
     assert {run.data.tags[schema.PARENT] for run in trials} == {parent.info.run_id}
     assert "regbench report --experiment e" in parent.data.tags[schema.NOTE]
     # once more changes nothing, nor does an export of what was imported
-    assert move(first, tmp_path / "a.zip", second) == (0, len(trials))
-    assert move(second, tmp_path / "b.zip", Store("e")) == (0, len(trials))
+    assert move(first, tmp_path / "a.zip", second) == (0, len(trials), 0)
+    assert move(second, tmp_path / "b.zip", Store("e")) == (0, len(trials), 0)
     assert by_token(Store("e")) == runs
     # there are no networks, which the models would be made of; nothing is to be trained
     assert planning.make(sweep, Store("e"), rerun=False).todo == ()
@@ -114,11 +122,11 @@ def test_the_same_runs_give_the_same_bytes_and_one_sweep_can_be_taken_alone(reci
     for name in ("first.zip", "second.zip"):
         assert collect.export(store, tmp_path / name) == (2, 3, 0, 0)
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
-    assert move(store, tmp_path / "two.zip", stores("b"), sweep=two.id).added == 2
+    assert move(store, tmp_path / "two.zip", stores("b"), sweep=two.id).brought == 2
     found = Store("e").search(schema.where(schema.KIND, "trial"))
     # `none` was trained for the other sweep
     assert sorted(run.info.run_name for run in found) == ["l2 lam=1e-3 seed=0", "none seed=0"]
-    assert move(store, tmp_path / "all.zip", Store("e")) == (1, 2)
+    assert move(store, tmp_path / "all.zip", Store("e")) == (1, 2, 0)
     assert len(Store("e").search(schema.in_sweep(one.id))) == 2
 
 
@@ -134,19 +142,18 @@ def test_a_sweep_goes_on_elsewhere_and_comes_back(recipe, images, stores, tmp_pa
     collect.export(begun, tmp_path / "a.zip")
     assert collect.export(begun, tmp_path / "a.zip") == (1, 5, 1, 0)
     there = stores("b")
-    with_found = archive.Archive(tmp_path / "a.zip")
-    assert deliver.deliver(there, with_found, lambda _: None) == (5, 0)
+    assert deliver.deliver(there, archive.Archive(tmp_path / "a.zip"), lambda _: None) == (5, 0, 0)
     (brought,) = there.search(schema.where(schema.KIND, "sweep"))
     assert brought.info.status == "KILLED"
     assert len(planning.make(sweep, Store("e"), rerun=False).todo) == 1
     gone_on = train(there, sweep, images)
     assert report(gone_on, tmp_path / "b-report")["comparisons.csv"] == whole
-    # and back, where the trial that was running has ended meanwhile
+    # and back: what is at work here is left alone
     home = stores("a")
+    assert move(gone_on, tmp_path / "b.zip", home).known == 5
+    assert home.client.get_run(parent.info.run_id).info.status == "RUNNING"
     begun.client.set_terminated(trial.info.run_id)
     begun.client.set_terminated(parent.info.run_id)
-    done = move(gone_on, tmp_path / "b.zip", home)
-    assert done.known == 5 and done.added == 1 + 2 * len(FRESH)
     assert report(Store("e"), tmp_path / "a-report")["comparisons.csv"] == whole
 
 
@@ -237,7 +244,15 @@ def test_what_is_no_export_is_refused_before_anything_is_written(good, stores, t
         return {"runs_jsonl": "\n".join([json.dumps(json.loads(lines[0]) | fields), *lines[1:]]).encode()}
 
     tags = json.loads(lines[0])["tags"]
+    trial = json.loads(lines[1])
+
+    def with_second(**fields: object) -> dict[str, bytes]:
+        return {"runs_jsonl": "\n".join([lines[0], json.dumps(trial | fields), *lines[2:]]).encode()}
+
     broken = [
+        with_second(dataset={"name": "x"}), with_second(params=[1]), with_second(params={"lam": 1}),
+        with_second(start=10**30), with_second(name="a\0b"), with_second(result={"a": "b"}),
+        {"runs_jsonl": b"[" * 100_000},
         {"runs_jsonl": b"{}"}, {"runs_jsonl": b"\xff"}, {"regbench_json": b"[]"}, with_first(token="../../etc"),
         with_first(run_id="0" * 32), with_first(status="RUNNING"), with_first(more=1), with_first(files="elsewhere"),
         with_first(tags=tags | {"mlflow.note.content": "<script>"}), with_first(tags={}), with_first(metrics=[["a", 1]]),
@@ -252,6 +267,13 @@ def test_what_is_no_export_is_refused_before_anything_is_written(good, stores, t
         (tmp_path / "half.zip").write_bytes(content)
         with pytest.raises(UserError, match="is not a file that `regbench export` wrote"):
             archive.Archive(tmp_path / "half.zip")
+    content = bytearray(good.read_bytes())
+    with zipfile.ZipFile(good) as found:
+        entry = next(one for one in found.infolist() if one.filename.endswith("layers.csv"))
+    for place in range(entry.header_offset + 30 + len(entry.filename), entry.header_offset + 130, 7):
+        (tmp_path / "bits.zip").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        with pytest.raises(UserError, match="or is damaged"):
+            archive.Archive(tmp_path / "bits.zip")
     store = stores("b")
     code, text = call("import", str(good), str(tmp_path / "half.zip"))
     assert code == 2 and "half.zip is not a file" in text
@@ -264,7 +286,7 @@ def test_members_that_are_not_expected_are_left_alone(good, stores, tmp_path):
         found.writestr(f"files/{token}/../../../escaped.txt", "x")
         found.writestr(f"files/{token}/model.pkl", "x")
     stores("b")
-    assert deliver.deliver(Store("e"), archive.Archive(good), lambda _: None).added == 2
+    assert deliver.deliver(Store("e"), archive.Archive(good), lambda _: None).brought == 2
     names = {path.name for path in tmp_path.rglob("*")}
     assert "layers.csv" in names and not names & {"escaped.txt", "model.pkl"}
 
@@ -273,7 +295,7 @@ def test_a_file_that_is_too_large_is_refused(good, stores, monkeypatch):
     stores("b")
     found = archive.Archive(good)
     monkeypatch.setattr(archive, "LARGEST", 100)
-    with pytest.raises(UserError, match=r"is damaged .*is larger than 0 MiB"):
+    with pytest.raises(UserError, match=r"or is damaged \(files/.*is larger than 0 MiB"):
         deliver.deliver(Store("e"), found, lambda _: None)
 
 
@@ -295,3 +317,57 @@ def test_an_import_that_was_cut_off_is_gone_on_with(good, stores, monkeypatch):
     found = Store("e").search("")
     assert len(found) == 3 and {run.info.status for run in found} == {"FINISHED"}
     assert told[0] == "1 result of an earlier start brought to the tracking store"
+
+
+def test_a_run_that_was_half_written_is_completed_from_another_machine(good, stores, monkeypatch, tmp_path):
+    found = archive.Archive(good)
+    store = stores("b")
+    for record in found.records:
+        store.client.create_run(store.create(), tags=record.tags | {schema.TOKEN: record.token}, run_name=record.name)
+    monkeypatch.setenv("REGBENCH_CACHE", str(tmp_path / "elsewhere"))
+    assert deliver.deliver(Store("e"), found, lambda _: None) == (2, 0, 0)
+    runs = by_token(Store("e"))
+    stores("a")
+    for token, run in by_token(Store("e")).items():
+        own = runs[token]
+        assert own["metrics"] == run["metrics"] and own["params"] == run["params"]
+        assert own["info"][1::2] == run["info"][1::2]  # but for the start, which a run has from the beginning
+    stores("b")
+    assert deliver.deliver(Store("e"), found, lambda _: None) == (0, 2, 0)
+
+
+def test_what_the_store_refuses_is_counted(good, stores):
+    with zipfile.ZipFile(good) as found:
+        lines = found.read("runs.jsonl").decode().splitlines()
+    trial = json.loads(lines[-1])
+    trial["metrics"].append(["not/a:name?", 0.5, 1, 1])
+    stores("b")
+    code, text = call("import", str(changed(good, runs_jsonl="\n".join([*lines[:-1], json.dumps(trial)]).encode())))
+    assert code == 1 and f"the result of {trial['name']} is refused" in text
+    assert "set aside in" in text
+
+
+def test_a_sweep_goes_on_although_its_first_run_was_deleted(recipe, images, stores, tmp_path):
+    sweep = grid(recipe, cells(["l1"], [1e-3]), [0, 1])
+    store = train(stores("a"), grid(recipe, cells(["l1"], [1e-3]), [0]), images)
+    (parent,) = store.search(schema.where(schema.KIND, "sweep"))
+    store.client.delete_run(parent.info.run_id)
+    assert move(store, tmp_path / "a.zip", stores("b")) == (2, 0, 0)
+    there = train(Store("e"), sweep, images)
+    assert len(there.search(schema.in_sweep(sweep.id))) == 4
+
+
+def test_fresh_seeds_that_were_shared_out_are_judged_together(recipe, images, stores, tmp_path):
+    """Each list once, after all of its seeds: and so all lists together."""
+    shares = [
+        grid(recipe, cells(["l1"], [1e-3]), [0, 1], confirm=confirm, looks=(len(confirm),))
+        for confirm in (range(2, 6), range(6, 10))
+    ]
+    for name, sweep in zip("ab", shares, strict=True):
+        collect.export(train(stores(name), sweep, images), tmp_path / f"{name}.zip")
+    stores("pool")
+    for name in "ab":
+        deliver.deliver(Store("e"), archive.Archive(tmp_path / f"{name}.zip"), lambda _: None)
+    (material,) = gather(Store("e"))
+    assert material.analysis.comparisons["l1"].looked == 8
+    assert material.analysis.shown["l1"] == tuple(range(2, 10))
