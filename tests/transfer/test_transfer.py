@@ -26,7 +26,7 @@ from regbench.trial import Recipe, grid
 from tests.conftest import TINY
 from tests.report.conftest import quick  # noqa: F401
 
-FRESH = range(2, 9)
+FRESH = range(2, 5)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def by_token(store: Store) -> dict[str, dict]:
 
 
 def test_another_store_has_the_same_runs_and_the_same_report(recipe, images, stores, tmp_path, quick):  # noqa: F811
-    sweep = grid(recipe, cells(["l1", "l2"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(7,))
+    sweep = grid(recipe, cells(["l1", "l2"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(3,))
     first = train(stores("a"), sweep, images)
     expected, runs, (material,) = report(first, tmp_path / "first"), by_token(first), gather(first)
     assert move(first, tmp_path / "a.zip", second := stores("b")) == (len(runs) - 1, 0, 0)
@@ -132,7 +132,7 @@ def test_the_same_runs_give_the_same_bytes_and_one_sweep_can_be_taken_alone(reci
 
 def test_a_sweep_goes_on_elsewhere_and_comes_back(recipe, images, stores, tmp_path, quick):  # noqa: F811
     """Also its choice, which is not made again, and the status of what was running when it was exported."""
-    sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(7,))
+    sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(3,))
     whole = report(train(stores("whole"), sweep, images), tmp_path / "whole-report")["comparisons.csv"]
     begun = train(stores("a"), grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1]), images)
     (parent,) = begun.search(schema.where(schema.KIND, "sweep"))
@@ -158,7 +158,7 @@ def test_a_sweep_goes_on_elsewhere_and_comes_back(recipe, images, stores, tmp_pa
 
 
 def test_a_sweep_that_has_gone_on_is_brought_up_to_date(recipe, images, stores, tmp_path):
-    sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(7,))
+    sweep = grid(recipe, cells(["l1"], [1e-3, 1e30]), [0, 1], confirm=FRESH, looks=(3,))
     store = train(stores("a"), sweep, images)
     (parent,) = store.search(schema.where(schema.KIND, "sweep"))
     tags = parent.data.tags
@@ -361,7 +361,7 @@ def test_fresh_seeds_that_were_shared_out_are_judged_together(recipe, images, st
     """Each list once, after all of its seeds: and so all lists together."""
     shares = [
         grid(recipe, cells(["l1"], [1e-3]), [0, 1], confirm=confirm, looks=(len(confirm),))
-        for confirm in (range(2, 6), range(6, 10))
+        for confirm in (range(2, 4), range(4, 6))
     ]
     for name, sweep in zip("ab", shares, strict=True):
         collect.export(train(stores(name), sweep, images), tmp_path / f"{name}.zip")
@@ -369,5 +369,5 @@ def test_fresh_seeds_that_were_shared_out_are_judged_together(recipe, images, st
     for name in "ab":
         deliver.deliver(Store("e"), archive.Archive(tmp_path / f"{name}.zip"), lambda _: None)
     (material,) = gather(Store("e"))
-    assert material.analysis.comparisons["l1"].looked == 8
-    assert material.analysis.shown["l1"] == tuple(range(2, 10))
+    assert material.analysis.comparisons["l1"].looked == 4
+    assert material.analysis.shown["l1"] == tuple(range(2, 6))
