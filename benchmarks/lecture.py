@@ -36,7 +36,7 @@ COLUMNS = {
     "exact zeros, %": ("sparsity/exact", 100, ".2f"),
     "below 1e-3, %": ("sparsity/abs_1e-3", 100, ".1f"),
     "norm": ("norm/l2", 1, ".1f"),
-    "sum of |w|": ("norm/l1", 1, ",.0f"),
+    "sum of magnitudes": ("norm/l1", 1, ",.0f"),
     "test with 90 % zeroed, %": ("prune/0.9", 100, ".2f"),
 }
 
@@ -78,9 +78,8 @@ def bars(weights: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(8, 1.7 * len(weights) + 0.5), layout="constrained")
     axes = figure.subplots(len(weights), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, (name, w) in zip(axes, weights.items(), strict=True):
-        axis.fill_between(
-            np.arange(w.size), w.flatten(), step="mid", color=palette[name], linewidth=0, antialiased=False
-        )
+        # as wide as a pixel: narrower ones would fade where they stand alone
+        axis.vlines(np.arange(w.size), 0, w.flatten(), color=palette[name], linewidth=0.65)
         axis.set_title(name, loc="left", fontsize="medium")
         axis.set_ylabel("weight")
         axis.set_xlim(0, w.size)

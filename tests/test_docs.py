@@ -160,7 +160,15 @@ def test_files_that_the_documents_name_exist():
     assert not [name for name in named if not (PROJECT / name).exists()]
 
 
-@pytest.mark.parametrize("page", sorted(PROJECT.glob("docs/*.md")), ids=title)
+@pytest.mark.parametrize("page", sorted(PROJECT.glob("docs/*.ja.md")), ids=title)
+def test_a_page_in_japanese_leads_to_the_english_one_and_on(page):
+    first, *_, last = documents.paragraphs(page)
+    assert first.startswith("このページは") and last.startswith("次に：[")
+    assert page.name.replace(".ja.md", ".md") in documents.links(page)
+    assert f"docs/{page.name}" in documents.links(PROJECT / "README.ja.md")
+
+
+@pytest.mark.parametrize("page", sorted({*PROJECT.glob("docs/*.md")} - {*PROJECT.glob("docs/*.ja.md")}), ids=title)
 def test_a_page_says_what_it_is_for_and_where_to_go_next(page):
     first, *_, last = documents.paragraphs(page)
     assert re.fullmatch(r"This page is for (?:[^.]|\.(?! ))+\.", first.replace("\n", " "))
