@@ -20,4 +20,4 @@ def test_both_list_the_commands_without_torch_and_mlflow(elsewhere):
         "print(sorted(m.main.commands), {'torch', 'mlflow', 'pandas'} & set(sys.modules))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert printed.stdout == "['check', 'notebook', 'report', 'sweep'] set()\n"
+    assert printed.stdout == "['check', 'export', 'import', 'notebook', 'report', 'sweep'] set()\n"

@@ -7,8 +7,8 @@ in the choice of lam (chooses) and in the verdict (judges).
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
 import pandas as pd
+from mlflow import MlflowClient
 
 from regbench.statistics.choice import choose
 from regbench.statistics.paired import Noise, noise
@@ -94,11 +94,11 @@ def _table(**columns: object) -> pd.DataFrame:
 
 def _finished(folder: Path, experiment: str) -> pd.DataFrame:
     """Return the finished runs of an experiment in a folder's store."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-    try:
-        return mlflow.search_runs(
-            experiment_names=[experiment], filter_string="attributes.status = 'FINISHED'", max_results=50_000
-        )
-    finally:
-        mlflow.set_tracking_uri(before)
+    # a client of its own: the process's tracking store stays what it is
+    client = MlflowClient(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    where = [client.get_experiment_by_name(experiment).experiment_id]
+    runs = client.search_runs(where, "attributes.status = 'FINISHED'", max_results=50_000)
+    kinds = ("params", "metrics", "tags")
+    return pd.DataFrame([
+        {f"{kind}.{name}": value for kind in kinds for name, value in getattr(run.data, kind).items()} for run in runs
+    ])  # fmt: skip
