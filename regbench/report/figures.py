@@ -254,7 +254,7 @@ def prune_curves(material: Material) -> Figure | None:
     curves = pruning.curves(analysis)
     if not curves:
         return None
-    figure, axis = _subplots(6.4, 4.4)
+    figure, axis = _subplots(8.6, 4.4)
     palette = colours(analysis.methods)
     for place, curve in enumerate(curves):
         name, own, size = shown(curve.method), palette[curve.method], 1 - place / len(curves)
@@ -280,7 +280,8 @@ def prune_curves(material: Material) -> Figure | None:
             "weights zeroed, %: the smallest, after training;\ndashed: by the regularizer, before or in training"
         )
     axis.set(xlabel=title, ylabel=gettext("mean test accuracy, %"))
-    axis.legend(fontsize="small", handlelength=3)
+    # beside the curves, which leave no corner free
+    figure.legend(fontsize="small", handlelength=3, loc="outside right upper", frameon=False)
     return figure
 
 

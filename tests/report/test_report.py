@@ -242,12 +242,12 @@ def test_runs_from_before_a_measure_existed_give_a_report_without_it(fixture, tm
 
 def test_prune_curves_are_those_of_the_chosen_lams_that_have_one(fixture):
     assert {method for method in fixture.analysis.methods if fixture.analysis.lam(method) is not None} == {
-        text.get_text().partition(" lam=")[0] for text in prune_curves(fixture).axes[0].get_legend().get_texts()
+        text.get_text().partition(" lam=")[0] for text in prune_curves(fixture).legends[0].get_texts()
     }
     trials = fixture.runs.trials.copy()
     trials.loc[trials["method"] == "l1", [name for name in trials if name.startswith("prune/")]] = np.nan
     axis = prune_curves(with_trials(fixture, trials)).axes[0]
-    assert not any("l1" in text.get_text() for text in axis.get_legend().get_texts())
+    assert not any("l1" in text.get_text() for text in axis.figure.legends[0].get_texts())
     line = next(line for line in axis.lines if line.get_label() == "none")
     cell = trials[(trials["method"] == "none") & (trials["stage"] == "confirm")]
     assert line.get_ydata()[1] == pytest.approx(100 * cell["prune/0.5"].mean())
