@@ -44,8 +44,8 @@ def of_mlflow(experiment: str, folder: Path) -> pd.DataFrame:
     found = _finished(folder, experiment)
     return _table(
         reg=found["params.reg"],
-        lam=found["params.lam"].astype(float),
-        seed=found["params.seed"].astype(int),
+        lam=found["params.lam"],
+        seed=found["params.seed"],
         val=found["metrics.val_accuracy"],
         test=found["metrics.test_accuracy"],
         chooses=True,
@@ -64,8 +64,8 @@ def of_benchopt(folder: Path) -> pd.DataFrame:
     found = pd.read_parquet(folder / "outputs" / "result.parquet")
     return _table(
         reg=found["p_solver_reg"],
-        lam=found["p_solver_lam"].astype(float),
-        seed=found["idx_rep"].astype(int),
+        lam=found["p_solver_lam"],
+        seed=found["idx_rep"],
         val=found["objective_val_accuracy"],
         test=found["objective_value"],
         chooses=True,
@@ -79,8 +79,8 @@ def of_regbench(folder: Path) -> pd.DataFrame:
     found = found[found["tags.regbench.kind"] == "trial"]
     return _table(
         reg=found["params.regularizer"],
-        lam=found["params.lam"].astype(float),
-        seed=found["params.seed"].astype(int),
+        lam=found["params.lam"],
+        seed=found["params.seed"],
         val=found["metrics.val/accuracy"],
         test=found["metrics.test/accuracy"],
         chooses=found["tags.regbench.stage"] == "grid",
@@ -89,7 +89,8 @@ def of_regbench(folder: Path) -> pd.DataFrame:
 
 
 def _table(**columns: object) -> pd.DataFrame:
-    return pd.DataFrame(columns)[COLUMNS].sort_values(["reg", "lam", "seed"], ignore_index=True)
+    typed = pd.DataFrame(columns).astype({"lam": float, "seed": int})
+    return typed[COLUMNS].sort_values(["reg", "lam", "seed"], ignore_index=True)
 
 
 def _finished(folder: Path, experiment: str) -> pd.DataFrame:
